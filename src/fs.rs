@@ -1,0 +1,121 @@
+//! The door to files: `std::fs` whose errors name the path, and writes that are whole or absent.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// Opens a file for reading.
+pub fn open(path: &Path) -> Result<File> {
+    File::open(path).with_context(|| format!("opening `{}`", path.display()))
+}
+
+/// Creates or empties a file for writing.
+pub fn create(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("creating `{}`", path.display()))
+}
+
+/// Opens an existing file for reading and writing.
+pub fn open_rw(path: &Path) -> Result<File> {
+    OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("opening `{}`", path.display()))
+}
+
+/// Reads a whole file of bytes. For small files only.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading `{}`", path.display()))
+}
+
+/// Reads a whole file of UTF-8. For small files only.
+pub fn read_to_string(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading `{}`", path.display()))
+}
+
+/// Makes a folder and those above it.
+pub fn create_dir_all(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("creating the folder `{}`", path.display()))
+}
+
+/// Removes a file or a whole folder; one that is not there is fine.
+pub fn remove(path: &Path) -> Result<()> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("removing `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Renames a file or folder over its final name.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).with_context(|| format!("renaming `{}` to `{}`", from.display(), to.display()))
+}
+
+/// The entries of a folder, sorted by name.
+pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
+    let reading = || format!("reading the folder `{}`", path.display());
+    let mut entries = std::fs::read_dir(path)
+        .with_context(reading)?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<io::Result<Vec<_>>>()
+        .with_context(reading)?;
+    entries.sort();
+    Ok(entries)
+}
+
+/// Length of a file in bytes.
+pub fn len(path: &Path) -> Result<u64> {
+    let meta = std::fs::metadata(path).with_context(|| format!("reading the size of `{}`", path.display()))?;
+    Ok(meta.len())
+}
+
+/// Writes a file so that its name shows either the old content or all of the new, power cuts included:
+/// temporary neighbour, fsync, rename, fsync of the folder.
+pub fn write_atomic(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_dir_all(folder)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
+    let written = (|| {
+        let mut file = create(&temporary)?;
+        file.write_all(content.as_ref()).with_context(|| format!("writing `{}`", path.display()))?;
+        file.sync_all().with_context(|| format!("syncing `{}`", path.display()))?;
+        rename(&temporary, path)?;
+        sync(folder)
+    })();
+    if written.is_err() {
+        let _ = remove(&temporary);
+    }
+    written
+}
+
+/// Flushes a file or folder to its disk.
+pub fn sync(path: &Path) -> Result<()> {
+    open(path)?.sync_all().with_context(|| format!("syncing `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_path() {
+        let error = read(Path::new("/no/such/file")).expect_err("is not there");
+        assert_eq!(error.to_string(), "reading `/no/such/file`");
+    }
+
+    #[test]
+    fn an_atomic_write_leaves_no_neighbour() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("sub/lock");
+        write_atomic(&path, "one").expect("writes");
+        write_atomic(&path, "two").expect("overwrites");
+        assert_eq!(read_to_string(&path).expect("reads"), "two");
+        assert_eq!(list(path.parent().expect("has one")).expect("lists"), [path]);
+    }
+}

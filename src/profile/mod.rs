@@ -1,0 +1,105 @@
+//! Profiles: what a role's image contains.
+//!
+//! In: `profiles/base.toml` and `profiles/<role>.toml`. Out: [`Profile`], complete and checked; nothing changes it afterwards.
+//!
+//! Each file is parsed alone, so every span belongs to the file that wrote it; then the chain of `extends` is merged:
+//! lists add up (parent first), single values of the child win.
+
+use std::path::PathBuf;
+
+use crate::digest::Sha256;
+
+/// A role's profile, merged over all that it extends.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// The role: the file's name without `.toml`.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// The chain of `extends`, root first: `["base", "worker", "gpu-worker"]`. Each is one layer of packages.
+    pub layers: Vec<Layer>,
+    /// Overlays (folders of `overlays/`), in the order in which they are laid down.
+    pub overlays: Vec<String>,
+    /// Units of `firstboot/` (or of a package) that are enabled.
+    pub units: Vec<String>,
+    /// Files pinned by digest.
+    pub files: Vec<PinnedFile>,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Packages and overlays that only the initrd is made with.
+    pub initrd: Initrd,
+    /// Packages that carry boot files (shim, GRUB); unpacked, never installed.
+    pub boot_packages: Vec<String>,
+    /// Sizes of the disk image.
+    pub image: Image,
+    /// Where packages come from.
+    pub archive: Archive,
+}
+
+/// The packages that one profile of the chain adds to those before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// The profile's name.
+    pub name: String,
+    /// Package names as written, optionally `name=version`.
+    pub packages: Vec<String>,
+}
+
+/// A file of somebody else's, by digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedFile {
+    /// Where the publisher has it.
+    pub url: String,
+    /// Its digest.
+    pub sha256: Sha256,
+    /// Its absolute path in the image.
+    pub destination: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// The kernel of the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Ubuntu's flavour; the package is `linux-image-<flavour>`.
+    pub flavour: String,
+    /// Arguments after those that castiron itself gives.
+    pub arguments: Vec<String>,
+}
+
+/// What the initrd is made with, besides the base layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Initrd {
+    /// Packages installed only while it is made, e.g. `dracut`.
+    pub packages: Vec<String>,
+    /// Overlays laid over the tree only while it is made.
+    pub overlays: Vec<String>,
+}
+
+/// Sizes of the disk image, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The whole disk as delivered; a larger disk is used when it is met.
+    pub size: u64,
+    /// One slot's root partition.
+    pub slot: u64,
+    /// One slot's hash tree partition.
+    pub verity: u64,
+    /// The EFI system partition.
+    pub esp: u64,
+}
+
+/// Ubuntu's archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// Base addresses or folders, tried in order.
+    pub mirrors: Vec<String>,
+    /// Address of the snapshot service, where a package that left the archive may be found.
+    pub snapshot: String,
+    /// Suites in rising precedence, e.g. `noble`, `noble-updates`, `noble-security`.
+    pub suites: Vec<String>,
+    /// Components.
+    pub components: Vec<String>,
+    /// Fingerprint of the key that signs the suites, 40 hexadecimal digits.
+    pub key: String,
+}
