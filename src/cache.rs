@@ -48,6 +48,11 @@ impl Planned {
         self.inputs.insert(name.into(), value.to_string());
     }
 
+    /// The inputs, sorted by name.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inputs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The digest of all inputs.
     pub fn key(&self) -> Sha256 {
         let mut text = format!("{} {}\n", self.stage, self.name);
@@ -65,7 +70,8 @@ impl Planned {
         fs::create_dir_all(&shelf)?;
         let key = self.key();
         let folder = shelf.join(key.short());
-        let lock = File::create(shelf.join(format!(".{}.lock", key.short()))).context("creating a stage's lock file")?;
+        let lock =
+            File::create(shelf.join(format!(".{}.lock", key.short()))).context("creating a stage's lock file")?;
         lock.lock().context("waiting for another build of the same stage")?;
 
         let step = ctx.ui.step(self.stage, text);
@@ -77,7 +83,10 @@ impl Planned {
             }
             Ok(false) => self.explain(ctx, &format!("ran: {}", self.changes(&shelf))),
             Err(why) => {
-                ctx.ui.warn(format!("a cached result of `{} {}` is damaged and made again: {why:#}", self.stage, self.name));
+                ctx.ui.warn(format!(
+                    "a cached result of `{} {}` is damaged and made again: {why:#}",
+                    self.stage, self.name
+                ));
                 fs::remove(&folder)?;
             }
         }
@@ -134,7 +143,9 @@ impl Planned {
         for (name, value) in &self.inputs {
             match old.inputs.get(name) {
                 None => changed.push(format!("{name} is new")),
-                Some(before) if before != value => changed.push(format!("{name} changed ({} → {})", short(before), short(value))),
+                Some(before) if before != value => {
+                    changed.push(format!("{name} changed ({} → {})", short(before), short(value)))
+                }
                 Some(_) => {}
             }
         }

@@ -68,8 +68,8 @@ impl Tools {
 
     fn make(&self, ctx: &Context) -> Result<()> {
         let wanted = ctx.profiles().join("tools.toml");
-        let wanted: Wanted =
-            toml::from_str(&fs::read_to_string(&wanted)?).with_context(|| format!("reading `{}`", ctx.display(&wanted)))?;
+        let wanted: Wanted = toml::from_str(&fs::read_to_string(&wanted)?)
+            .with_context(|| format!("reading `{}`", ctx.display(&wanted)))?;
         let store = Store::new(&ctx.store);
         let items: Vec<Item> = self
             .lock
@@ -79,7 +79,12 @@ impl Tools {
                 name: p.name.clone(),
                 sha256: p.sha256,
                 size: p.size,
-                sources: ctx.mirrors.iter().chain(&wanted.mirrors).map(|m| format!("{}/{}", m.trim_end_matches('/'), p.path)).collect(),
+                sources: ctx
+                    .mirrors
+                    .iter()
+                    .chain(&wanted.mirrors)
+                    .map(|m| format!("{}/{}", m.trim_end_matches('/'), p.path))
+                    .collect(),
             })
             .collect();
         download::bring(ctx, &store, &items)?;
@@ -120,7 +125,10 @@ fn finish(tree: &Path) -> Result<()> {
     }
     let master = |name: &str| fs::read_to_string(&tree.join("usr/share/base-passwd").join(format!("{name}.master")));
     std::fs::create_dir_all(tree.join("etc"))?;
-    fs::write_atomic(&tree.join("etc/passwd"), master("passwd")? + "_apt:x:42:65534::/nonexistent:/usr/sbin/nologin\n")?;
+    fs::write_atomic(
+        &tree.join("etc/passwd"),
+        master("passwd")? + "_apt:x:42:65534::/nonexistent:/usr/sbin/nologin\n",
+    )?;
     fs::write_atomic(&tree.join("etc/group"), master("group")?)?;
     // Mount points of every sandbox: the tree is read-only there.
     for name in ["proc", "dev", "sys", "tmp", "run", "root", "mnt", "var/tmp", "var/log", "var/cache", "var/lib/apt"] {

@@ -27,8 +27,31 @@ const BLOCK_LIST: usize = 500;
 
 /// Everything that the ESP's grub.cfg uses is built in: no module is read from a disk.
 const MODULES: [&str; 25] = [
-    "biosdisk", "part_gpt", "fat", "normal", "linux", "configfile", "loadenv", "test", "echo", "search", "serial", "terminal",
-    "minicmd", "reboot", "halt", "sleep", "true", "regexp", "probe", "ls", "cat", "hashsum", "gcry_sha256", "part_msdos", "read",
+    "biosdisk",
+    "part_gpt",
+    "fat",
+    "normal",
+    "linux",
+    "configfile",
+    "loadenv",
+    "test",
+    "echo",
+    "search",
+    "serial",
+    "terminal",
+    "minicmd",
+    "reboot",
+    "halt",
+    "sleep",
+    "true",
+    "regexp",
+    "probe",
+    "ls",
+    "cat",
+    "hashsum",
+    "gcry_sha256",
+    "part_msdos",
+    "read",
 ];
 const FOLDER: &str = "usr/lib/grub/i386-pc";
 
@@ -36,7 +59,8 @@ impl Loader {
     /// GRUB for a disk whose BIOS boot partition begins at `sector`.
     pub fn make(ctx: &Context, tools: &Tools, sector: u64) -> Result<Self> {
         let out = tempfile::tempdir().context("creating a temporary folder")?;
-        let mut command = vec!["grub-mkimage", "-d", "/usr/lib/grub/i386-pc", "-O", "i386-pc", "-o", "/mnt/out/core.img"];
+        let mut command =
+            vec!["grub-mkimage", "-d", "/usr/lib/grub/i386-pc", "-O", "i386-pc", "-o", "/mnt/out/core.img"];
         // The same disk's second partition, whatever else is in the machine: no search can find another.
         command.extend(["-p", "(,gpt2)/EFI/ubuntu"]);
         command.extend(MODULES);

@@ -68,7 +68,12 @@ pub fn write(
 ) -> Result<()> {
     let step = ctx.ui.step("carrier", format!("writing the disk of `{}`", profile.name));
     let plan = plan(&profile.image, &system.roothash, identity)?;
-    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(path)
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
         .with_context(|| format!("creating `{}`", path.display()))?;
     file.set_len(profile.image.size).with_context(|| format!("sizing `{}`", path.display()))?;
     let [bios_boot, efi, root, verity, ..] = plan.as_slice() else { anyhow::bail!("a disk has six partitions") };
@@ -104,7 +109,12 @@ fn plan(image: &Image, roothash: &str, identity: &Sha256) -> Result<Vec<Planned>
         plan.push(Planned { label, kind, uuid, start, size });
         start += size.next_multiple_of(MIB);
     }
-    ensure!(start + MIB <= image.size, "the partitions end at {} MiB, the disk has {} MiB", start / MIB, image.size / MIB);
+    ensure!(
+        start + MIB <= image.size,
+        "the partitions end at {} MiB, the disk has {} MiB",
+        start / MIB,
+        image.size / MIB
+    );
     Ok(plan)
 }
 
@@ -178,7 +188,12 @@ mod tests {
             let mut file = tempfile::tempfile().expect("a file");
             file.set_len(image.size).expect("sizes");
             write_table(&mut file, &plan, &identity, &loader).expect("writes");
-            Sha256::of_reader({ file.rewind().expect("rewinds"); &file }).expect("reads").0
+            Sha256::of_reader({
+                file.rewind().expect("rewinds");
+                &file
+            })
+            .expect("reads")
+            .0
         };
         assert_eq!(table(), table());
         let mut file = tempfile::tempfile().expect("a file");

@@ -13,7 +13,7 @@ use fscommon::{BufStream, StreamSlice};
 
 use crate::context::Context;
 use crate::digest::Sha256;
-use crate::grubenv::GrubEnv;
+use crate::grubenv::{self, EnvBlock};
 use crate::lock::{BOOT, Lock};
 use crate::profile::Profile;
 use crate::rootfs::overlay::{Content, Overlay};
@@ -64,11 +64,8 @@ pub fn files(ctx: &Context, profile: &Profile, lock: &Lock, system: &System) -> 
     files.insert(slot("slot.cfg"), Content::Bytes(config.into_bytes()));
     files.insert("slots/b".to_owned(), Content::Folder);
 
-    let mut env = GrubEnv::default();
-    for (name, value) in [("order", "a b"), ("a", "3"), ("b", "0")] {
-        env.set(name, value)?;
-    }
-    files.insert("EFI/ubuntu/grubenv".to_owned(), Content::Bytes(env.to_bytes()?.to_vec()));
+    let env = EnvBlock::of_new_disk();
+    files.insert(grubenv::PATH.to_owned(), Content::Bytes(env.bytes().to_vec()));
     Ok(files)
 }
 

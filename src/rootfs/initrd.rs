@@ -86,7 +86,14 @@ impl<'a> Initrd<'a> {
                 .scratch("root");
             unpack_tree(cmd)
                 .step(unpack)
-                .step(["tar", "--extract", "--directory=/mnt/root", "--file=/mnt/overlays.tar", "--keep-directory-symlink", "--no-overwrite-dir"])
+                .step([
+                    "tar",
+                    "--extract",
+                    "--directory=/mnt/root",
+                    "--file=/mnt/overlays.tar",
+                    "--keep-directory-symlink",
+                    "--no-overwrite-dir",
+                ])
                 .step(["mount", "-t", "tmpfs", "tmpfs", "/mnt/root/run"])
                 .step(["chroot", "/mnt/root", "dracut", "--force", "/tmp/initrd", &version])
                 .env("SOURCE_DATE_EPOCH", EPOCH.to_string())

@@ -50,7 +50,12 @@ impl<'a> Tree<'a> {
         Self::plan_layers(tools, profile, lock, &profile.layers[..1])
     }
 
-    fn plan_layers(tools: &'a Tools, profile: &'a Profile, lock: &'a Lock, layers: &'a [crate::profile::Layer]) -> Self {
+    fn plan_layers(
+        tools: &'a Tools,
+        profile: &'a Profile,
+        lock: &'a Lock,
+        layers: &'a [crate::profile::Layer],
+    ) -> Self {
         let name = layers.last().map_or("", |layer| layer.name.as_str());
         let mut planned = Planned::new("rootfs", name);
         planned.input("tools", tools.digest);
@@ -108,7 +113,7 @@ impl<'a> Tree<'a> {
     /// The first layer, by mmdebstrap from a flat repository of exactly the locked packages.
     fn bootstrap(&self, ctx: &Context, folder: &Path, packages: &[&Package]) -> Result<Cmd> {
         let index = folder.join("Packages");
-        fs::write_atomic(&index, repository_index(&Store::new(&ctx.store), packages)?)?;
+        fs::write_atomic(&index, repository_index(ctx, packages)?)?;
         let names: Vec<&str> = packages.iter().map(|p| p.name.as_str()).collect();
         Ok(self
             .tools
@@ -149,7 +154,7 @@ impl<'a> Tree<'a> {
             .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
             .step(dpkg("--configure").into_iter().chain(["--pending".to_owned()]))
             .env("SOURCE_DATE_EPOCH", EPOCH.to_string());
-        for mounted in ["proc", "dev"] {
+        for mounted in ["mnt", "proc", "dev"] {
             cmd = cmd.step(["umount", "--recursive", "--lazy", &format!("/mnt/root/{mounted}")]);
         }
         cmd.step([
@@ -175,7 +180,7 @@ impl<'a> Tree<'a> {
 pub const TREE: &str = "tree.tar";
 
 /// The kernel's version, from the name of its modules' package.
-fn kernel_version<'a>(packages: impl Iterator<Item = &'a Package>) -> Option<String> {
+pub fn kernel_version<'a>(packages: impl Iterator<Item = &'a Package>) -> Option<String> {
     packages
         .filter_map(|p| p.name.strip_prefix("linux-modules-"))
         .find(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -197,33 +202,31 @@ fn unpack_tree(cmd: Cmd) -> Cmd {
     ])
     .step(["mount", "--rbind", "/dev", "/mnt/root/dev"])
     .step(["mount", "-t", "proc", "proc", "/mnt/root/proc"])
+    .step(["mount", "--bind", "/mnt/store", "/mnt/root/mnt"])
 }
 
+/// The tree's own dpkg: one from outside would look up the tree's users in its own /etc.
 fn dpkg(action: &str) -> Vec<String> {
-    ["dpkg", "--root=/mnt/root", "--force-unsafe-io", "--force-confold", action].map(str::to_owned).to_vec()
+    ["chroot", "/mnt/root", "dpkg", "--force-unsafe-io", "--force-confold", action].map(str::to_owned).to_vec()
 }
 
-/// A package's path where the store is bound to `/mnt/store`.
+/// A package's path where the store is bound to `/mnt`, as it is in the tree.
 fn in_sandbox(store: &Store, ctx: &Context, package: &Package) -> String {
     let path = store.path(&package.sha256);
     let inside = path.strip_prefix(&ctx.store).unwrap_or(&path);
-    format!("/mnt/store/{}", inside.display())
+    format!("/mnt/{}", inside.display())
 }
 
 /// The `Packages` index of a flat repository whose files are the store's objects.
-fn repository_index(store: &Store, packages: &[&Package]) -> Result<String> {
+fn repository_index(ctx: &Context, packages: &[&Package]) -> Result<String> {
+    let store = Store::new(&ctx.store);
     let mut index = String::new();
     for package in packages {
-        let path = store.path(&package.sha256);
-        let control = deb::control(&path).with_context(|| format!("reading the package `{}`", package.name))?;
-        let object = path.strip_prefix(store.root()).unwrap_or(&path);
+        let control = deb::control(&store.path(&package.sha256))
+            .with_context(|| format!("reading the package `{}`", package.name))?;
         index.push_str(control.trim_end());
-        index.push_str(&format!(
-            "\nFilename: store/{}\nSize: {}\nSHA256: {}\n\n",
-            object.display(),
-            package.size,
-            package.sha256
-        ));
+        let path = in_sandbox(&store, ctx, package).replacen("/mnt/", "store/", 1);
+        index.push_str(&format!("\nFilename: {path}\nSize: {}\nSHA256: {}\n\n", package.size, package.sha256));
     }
     Ok(index)
 }

@@ -58,11 +58,17 @@ impl Overlay {
             let content = if kind.is_dir() {
                 Content::Folder
             } else if kind.is_symlink() {
-                Content::Link(std::fs::read_link(entry.path()).with_context(|| format!("reading `{}`", entry.path().display()))?)
+                Content::Link(
+                    std::fs::read_link(entry.path())
+                        .with_context(|| format!("reading `{}`", entry.path().display()))?,
+                )
             } else if kind.is_file() {
                 Content::File(entry.path().to_owned())
             } else {
-                bail!("`{}` is neither file, folder nor symbolic link: an overlay can not hold it", entry.path().display());
+                bail!(
+                    "`{}` is neither file, folder nor symbolic link: an overlay can not hold it",
+                    entry.path().display()
+                );
             };
             let executable = kind.is_file() && entry.metadata()?.permissions().mode() & 0o111 != 0;
             let mode = if executable || kind.is_dir() { 0o755 } else { 0o644 };
@@ -78,12 +84,18 @@ impl Overlay {
 
     /// Adds a file made by castiron.
     pub fn add_bytes(&mut self, path: impl AsRef<Path>, bytes: impl Into<Vec<u8>>, origin: &str) {
-        self.insert(path.as_ref(), Entry { content: Content::Bytes(bytes.into()), mode: 0o644, origin: origin.to_owned() });
+        self.insert(
+            path.as_ref(),
+            Entry { content: Content::Bytes(bytes.into()), mode: 0o644, origin: origin.to_owned() },
+        );
     }
 
     /// Adds a symbolic link.
     pub fn add_link(&mut self, path: impl AsRef<Path>, target: impl Into<PathBuf>, origin: &str) {
-        self.insert(path.as_ref(), Entry { content: Content::Link(target.into()), mode: 0o777, origin: origin.to_owned() });
+        self.insert(
+            path.as_ref(),
+            Entry { content: Content::Link(target.into()), mode: 0o777, origin: origin.to_owned() },
+        );
     }
 
     /// Adds a folder, for a mount point.
@@ -189,6 +201,9 @@ mod tests {
         overlay.add_bytes("etc/a/b", "one", "overlay x");
         overlay.add_bytes("etc/a/b", "two", "overlay y");
         let paths: Vec<_> = overlay.entries().map(|(p, e)| (p.display().to_string(), e.origin.as_str())).collect();
-        assert_eq!(paths, [("etc".into(), "overlay x"), ("etc/a".into(), "overlay x"), ("etc/a/b".into(), "overlay y")]);
+        assert_eq!(
+            paths,
+            [("etc".into(), "overlay x"), ("etc/a".into(), "overlay x"), ("etc/a/b".into(), "overlay y")]
+        );
     }
 }

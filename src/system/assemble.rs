@@ -146,14 +146,16 @@ fn relative(path: &Path) -> PathBuf {
 
 /// Whether the overlay brings something else for this path. A folder over a folder keeps the tree's own bits.
 fn is_covered(overlay: &Overlay, path: &Path, header: &Header) -> bool {
-    overlay.get(path).is_some_and(|entry| {
-        !(matches!(entry.content, Content::Folder) && header.entry_type() == EntryType::Directory)
-    })
+    overlay
+        .get(path)
+        .is_some_and(|entry| !(matches!(entry.content, Content::Folder) && header.entry_type() == EntryType::Directory))
 }
 
 /// Extended attributes (file capabilities) travel as PAX records `SCHILY.xattr.<name>`.
 fn copy_attributes(entry: &mut tar::Entry<'_, impl Read>, tar: &mut Builder<impl Write>) -> Result<()> {
-    let Some(extensions) = entry.pax_extensions().context("reading attributes in the tree's tar")? else { return Ok(()) };
+    let Some(extensions) = entry.pax_extensions().context("reading attributes in the tree's tar")? else {
+        return Ok(());
+    };
     let mut attributes = Vec::new();
     for extension in extensions {
         let extension = extension.context("reading attributes in the tree's tar")?;
@@ -197,7 +199,8 @@ fn edited(
 fn copyright_of(path: &Path) -> Option<String> {
     let rest = path.strip_prefix("usr/share/doc").ok()?;
     let package = rest.parent()?;
-    (rest.file_name()? == "copyright" && package.components().count() == 1).then(|| package.to_string_lossy().into_owned())
+    (rest.file_name()? == "copyright" && package.components().count() == 1)
+        .then(|| package.to_string_lossy().into_owned())
 }
 
 fn small_text(entry: &mut impl Read, size: u64) -> Result<String> {

@@ -53,7 +53,8 @@ pub fn write(path: &Path, entries: &[PathEntry]) -> Result<()> {
 
 /// The licences that a machine-readable copyright file names (DEP-5, copyright-format/1.0).
 pub fn licences(copyright: &str) -> BTreeSet<String> {
-    let machine_readable = copyright.lines().take(5).any(|l| l.starts_with("Format:") && l.contains("copyright-format"));
+    let machine_readable =
+        copyright.lines().take(5).any(|l| l.starts_with("Format:") && l.contains("copyright-format"));
     if !machine_readable {
         return BTreeSet::new();
     }

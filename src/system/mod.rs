@@ -13,6 +13,7 @@ mod clean;
 mod contents;
 mod units;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -121,6 +122,25 @@ impl<'a> Planning<'a> {
         self.planned.key()
     }
 
+    /// The role.
+    pub fn role(&self) -> &str {
+        &self.profile.name
+    }
+
+    /// The digests of what goes into it, by name, without those that only say which build of castiron ran.
+    pub fn inputs(&self) -> BTreeMap<String, String> {
+        self.planned
+            .inputs()
+            .filter(|(name, _)| !["castiron", "tree", "initrd", "tools"].contains(name))
+            .map(|(n, v)| (n.to_owned(), v.to_owned()))
+            .collect()
+    }
+
+    /// What a disk adds to the root image: sizes and kernel arguments.
+    pub fn disk_facts(&self) -> String {
+        format!("{:?} {:?}", self.profile.image, self.profile.kernel.arguments)
+    }
+
     /// The root image; made when it is not there.
     pub fn ensure(&self, ctx: &Context) -> Result<System> {
         // Two cores: the initrd is made while the role's packages are installed.
@@ -165,15 +185,34 @@ impl<'a> Planning<'a> {
         Ok(overlay)
     }
 
-    fn squash(&self, ctx: &Context, folder: &Path, tree: &Path, overlay: &Overlay, step: &crate::ui::Step) -> Result<()> {
+    fn squash(
+        &self,
+        ctx: &Context,
+        folder: &Path,
+        tree: &Path,
+        overlay: &Overlay,
+        step: &crate::ui::Step,
+    ) -> Result<()> {
         let edits = assemble::Edits { role: &self.profile.name, version: &self.options.version };
         let cmd = self.tools.cmd("compressing the root image").bind_rw(folder, "out");
         let time = EPOCH.to_string();
         let mut made = None;
         cmd.step([
-            "mksquashfs", "-", "/mnt/out/root.img", "-tar", "-noappend", "-no-progress", "-quiet",
-            "-comp", "zstd", "-Xcompression-level", &SQUASHFS_LEVEL.to_string(),
-            "-mkfs-time", &time, "-root-time", &time,
+            "mksquashfs",
+            "-",
+            "/mnt/out/root.img",
+            "-tar",
+            "-noappend",
+            "-no-progress",
+            "-quiet",
+            "-comp",
+            "zstd",
+            "-Xcompression-level",
+            &SQUASHFS_LEVEL.to_string(),
+            "-mkfs-time",
+            &time,
+            "-root-time",
+            &time,
         ])
         .reads_stdin()
         .run_fed(ctx, |stdin| {
@@ -195,13 +234,19 @@ impl<'a> Planning<'a> {
         ensure!(size.is_multiple_of(BLOCK), "`{}` is {size} bytes long, no whole number of blocks", root.display());
         check_room("root image", "slot", size, self.profile.image.slot)?;
         let identity = Sha256::of(format!("castiron {} {}", self.profile.name, self.options.version));
-        let uuid = uuid::Builder::from_custom_bytes(identity.bytes()[..16].try_into().context("a digest has 32 bytes")?);
+        let uuid =
+            uuid::Builder::from_custom_bytes(identity.bytes()[..16].try_into().context("a digest has 32 bytes")?);
         self.tools
             .cmd("making the hash tree of the root image")
             .bind_rw(folder, "out")
             .step([
-                "veritysetup", "format", "/mnt/out/root.img", "/mnt/out/root.verity",
-                "--root-hash-file=/mnt/out/roothash", &format!("--salt={identity}"), &format!("--uuid={}", uuid.into_uuid()),
+                "veritysetup",
+                "format",
+                "/mnt/out/root.img",
+                "/mnt/out/root.verity",
+                "--root-hash-file=/mnt/out/roothash",
+                &format!("--salt={identity}"),
+                &format!("--uuid={}", uuid.into_uuid()),
             ])
             .step(["chmod", "0644", "/mnt/out/root.img", "/mnt/out/root.verity", "/mnt/out/roothash"])
             .run(ctx)?;
@@ -248,8 +293,8 @@ fn overlay(ctx: &Context, profile: &Profile, options: &Options) -> Result<Overla
 pub const DEBUG_SHELL: &str = "debug-shell";
 
 /// A digest for each origin in an overlay, so that a rebuild can name the overlay that changed.
-fn digests(overlay: &Overlay) -> Result<std::collections::BTreeMap<String, Sha256>> {
-    let mut lines = std::collections::BTreeMap::<String, Overlay>::new();
+fn digests(overlay: &Overlay) -> Result<BTreeMap<String, Sha256>> {
+    let mut lines = BTreeMap::<String, Overlay>::new();
     for (path, entry) in overlay.entries() {
         let part = lines.entry(entry.origin.clone()).or_default();
         part.insert(path, entry.clone());

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn links_are_those_of_the_install_section() {
-        let unit = "[Unit]\nWantedBy=no.target\n[Install]\nWantedBy=a.target b.target\nRequiredBy=c.target\n[X]\nWantedBy=d\n";
+        let unit =
+            "[Unit]\nWantedBy=no.target\n[Install]\nWantedBy=a.target b.target\nRequiredBy=c.target\n[X]\nWantedBy=d\n";
         assert_eq!(links(unit), ["a.target.wants", "b.target.wants", "c.target.requires"]);
     }
 
