@@ -1,1 +1,178 @@
-//! cache.
+//! Results of stages, kept under the digest of their inputs, so that nothing is done twice.
+//!
+//! A stage names its inputs first ([`Planned`]) and works only when no result of the same inputs is there. Keys are made
+//! of inputs alone, never of results: the last stage's key is known before the first has run, and when it is there,
+//! nothing before it is even looked at. The inputs lie beside the result as readable JSON, so a miss can say which of
+//! them changed (after mkosi's cache manifest). A result is checked against its digests each time that it is used.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::digest::Sha256;
+use crate::fs;
+use crate::ui::Step;
+
+/// The folder of stage results, with the version of its format.
+pub const FOLDER: &str = "stages-v1";
+
+/// A stage that knows its inputs and has not run.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    stage: &'static str,
+    name: String,
+    inputs: BTreeMap<String, String>,
+}
+
+/// What lies beside a result.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    inputs: BTreeMap<String, String>,
+    files: BTreeMap<String, (Sha256, u64)>,
+}
+
+impl Planned {
+    /// The stage `stage` for `name` (a role, a layer). This program is always one of its inputs.
+    pub fn new(stage: &'static str, name: impl Into<String>) -> Self {
+        let mut this = Self { stage, name: name.into(), inputs: BTreeMap::new() };
+        this.input("castiron", own_digest());
+        this
+    }
+
+    /// Names an input and its digest (or another text that changes whenever the input does).
+    pub fn input(&mut self, name: impl Into<String>, value: impl ToString) {
+        self.inputs.insert(name.into(), value.to_string());
+    }
+
+    /// The inputs, sorted by name.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inputs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The digest of all inputs.
+    pub fn key(&self) -> Sha256 {
+        let mut text = format!("{} {}\n", self.stage, self.name);
+        for (name, value) in &self.inputs {
+            text.push_str(&format!("{name} = {value}\n"));
+        }
+        Sha256::of(text)
+    }
+
+    /// The result's folder: reused when it is there and whole, else made by `make` in a temporary folder.
+    ///
+    /// `text` says what is being done. Two processes that want the same result wait for each other.
+    pub fn ensure(&self, ctx: &Context, text: &str, make: impl FnOnce(&Path, &Step) -> Result<()>) -> Result<PathBuf> {
+        let shelf = ctx.derived(FOLDER).join(format!("{}-{}", self.stage, self.name));
+        fs::create_dir_all(&shelf)?;
+        let key = self.key();
+        let folder = shelf.join(key.short());
+        let lock =
+            File::create(shelf.join(format!(".{}.lock", key.short()))).context("creating a stage's lock file")?;
+        lock.lock().context("waiting for another build of the same stage")?;
+
+        let step = ctx.ui.step(self.stage, text);
+        match self.check(&folder) {
+            Ok(true) => {
+                self.explain(ctx, &format!("reused: no input changed (key {})", key.short()));
+                step.cached("no input changed");
+                return Ok(folder);
+            }
+            Ok(false) => self.explain(ctx, &format!("ran: {}", self.changes(&shelf))),
+            Err(why) => {
+                ctx.ui.warn(format!(
+                    "a cached result of `{} {}` is damaged and made again: {why:#}",
+                    self.stage, self.name
+                ));
+                fs::remove(&folder)?;
+            }
+        }
+        let temporary = tempfile::Builder::new()
+            .prefix(".making-")
+            .tempdir_in(&shelf)
+            .with_context(|| format!("creating a folder in `{}`", shelf.display()))?;
+        make(temporary.path(), &step)?;
+        let mut files = BTreeMap::new();
+        for path in fs::list(temporary.path())? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            files.insert(name, Sha256::of_file(&path)?);
+        }
+        let record = Record { inputs: self.inputs.clone(), files };
+        let text = serde_json::to_string_pretty(&record).context("writing a stage's record")?;
+        fs::write_atomic(&temporary.path().join(RECORD), text)?;
+        fs::rename(temporary.path(), &folder)?;
+        std::mem::forget(temporary);
+        step.done();
+        Ok(folder)
+    }
+
+    /// Whether a result is there; an error when it is there and damaged.
+    fn check(&self, folder: &Path) -> Result<bool> {
+        if !folder.join(RECORD).exists() {
+            return Ok(false);
+        }
+        let record: Record = serde_json::from_str(&fs::read_to_string(&folder.join(RECORD))?)?;
+        for (name, expected) in &record.files {
+            let found = Sha256::of_file(&folder.join(name))?;
+            anyhow::ensure!(found == *expected, "`{name}` is not what was written");
+        }
+        // The time of the last use, for `castiron store gc`.
+        let _ = File::open(folder.join(RECORD)).and_then(|f| f.set_modified(now()));
+        Ok(true)
+    }
+
+    /// Which inputs differ from those of the newest result on the same shelf.
+    fn changes(&self, shelf: &Path) -> String {
+        let newest = fs::list(shelf)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|folder| {
+                let path = folder.join(RECORD);
+                let when = std::fs::metadata(&path).ok()?.modified().ok()?;
+                Some((when, path))
+            })
+            .max();
+        let Some((_, path)) = newest else { return "never ran before".to_owned() };
+        let Some(old) = fs::read_to_string(&path).ok().and_then(|t| serde_json::from_str::<Record>(&t).ok()) else {
+            return "the last result's record cannot be read".to_owned();
+        };
+        let mut changed: Vec<String> = Vec::new();
+        for (name, value) in &self.inputs {
+            match old.inputs.get(name) {
+                None => changed.push(format!("{name} is new")),
+                Some(before) if before != value => {
+                    changed.push(format!("{name} changed ({} → {})", short(before), short(value)))
+                }
+                Some(_) => {}
+            }
+        }
+        changed.extend(old.inputs.keys().filter(|n| !self.inputs.contains_key(*n)).map(|n| format!("{n} is gone")));
+        changed.join(", ")
+    }
+
+    fn explain(&self, ctx: &Context, text: &str) {
+        if ctx.explain {
+            ctx.ui.note(format!("  {} {}: {text}", self.stage, self.name));
+        }
+    }
+}
+
+const RECORD: &str = "record.json";
+
+fn short(value: &str) -> &str {
+    value.get(..12).unwrap_or(value)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the age of a cache entry is no input of a build")]
+fn now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
+/// The digest of this very program: another program may make something else of the same inputs.
+fn own_digest() -> Sha256 {
+    static DIGEST: std::sync::OnceLock<Sha256> = std::sync::OnceLock::new();
+    *DIGEST.get_or_init(|| Sha256::of_file(Path::new("/proc/self/exe")).map_or_else(|_| Sha256::of(""), |(d, _)| d))
+}

@@ -127,7 +127,7 @@ fn context(global: &Global, ui: Ui) -> Result<Context> {
     };
     let children = Children::default();
     children.watch_signals()?;
-    Ok(Context { ui, project, store, mirrors: global.mirror.clone(), children })
+    Ok(Context { ui, project, store, mirrors: global.mirror.clone(), explain: false, children })
 }
 
 /// `$XDG_CACHE_HOME`, or `~/.cache` (XDG Base Directory Specification 0.8).

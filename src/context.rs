@@ -23,6 +23,8 @@ pub struct Context {
     pub store: PathBuf,
     /// Mirrors named on the command line, tried before those of the profiles.
     pub mirrors: Vec<String>,
+    /// Whether each stage says why it ran or was reused.
+    pub explain: bool,
     /// Children to end when this run is interrupted.
     pub children: Children,
 }

@@ -12,6 +12,8 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -108,16 +110,22 @@ fn outer(spec: &Spec, text: &str) -> Result<u8> {
         nix::unistd::setresuid(0.into(), 0.into(), 0.into()).context("becoming root of the user namespace")?;
         nix::unistd::setresgid(0.into(), 0.into(), 0.into()).context("becoming root's group of the user namespace")?;
     }
+    // Threads can not be made after the pid namespace is, so who ends the child waits before there is one.
+    let inner_pid = Arc::new(AtomicI32::new(0));
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
+    let to_end = Arc::clone(&inner_pid);
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            match to_end.load(Ordering::SeqCst) {
+                0 => signal_hook::low_level::exit(128 + signal_hook::consts::SIGTERM),
+                pid => drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)),
+            }
+        }
+    });
     unshare(flags).context("making mount, pid, uts, ipc and network namespaces")?;
     let mut child =
         this_program().args([VERB, "inner", text]).spawn().context("starting the sandbox's first process")?;
-    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
-        }
-    });
+    inner_pid.store(child.id().cast_signed(), Ordering::SeqCst);
     // Process 1 is reaped only after all of its namespace is gone: whoever waits for us knows that nothing is left.
     Ok(code(child.wait().context("waiting for the sandbox's first process")?))
 }

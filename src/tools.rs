@@ -1,1 +1,138 @@
-//! tools.
+//! The tools tree: every external program, from noble's release pocket, unpacked and never configured.
+//!
+//! In: `profiles/tools.lock` (and the store). Out: [`Tools`], a folder that sandboxes have as their root.
+//!
+//! It is named by the digest of its lock, so two versions of castiron share a store without sharing a tree. What a
+//! postinst would have done and a program here needs, is done by hand in [`finish`]; each entry was found by a tool
+//! that failed without it. `ld.so.cache` and the alternatives are not among them.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::cmd::Cmd;
+use crate::context::Context;
+use crate::digest::Sha256;
+use crate::download::{self, Item};
+use crate::lock::Lock;
+use crate::store::Store;
+use crate::{deb, fs};
+
+/// Every time that is written into a file or an archive, seconds since 1970: noble's release, 2024-04-25.
+pub const EPOCH: u64 = 1_714_003_200;
+
+/// A tools tree that is ready.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// The tree.
+    pub root: PathBuf,
+    /// The digest of its lock: the versions of all tools in one value.
+    pub digest: Sha256,
+    /// The locked packages.
+    pub lock: Lock,
+}
+
+/// `profiles/tools.toml`, as far as making the tree needs it.
+#[derive(Deserialize)]
+struct Wanted {
+    mirrors: Vec<String>,
+}
+
+impl Tools {
+    /// The tree of the project's `profiles/tools.lock`: made when it is not there.
+    pub fn ensure(ctx: &Context) -> Result<Self> {
+        let path = ctx.profiles().join("tools.lock");
+        let text = fs::read_to_string(&path)?;
+        let lock: Lock = toml::from_str(&text).with_context(|| format!("reading `{}`", ctx.display(&path)))?;
+        // The maker's own format is part of the name: a newer castiron may finish the tree differently.
+        let digest = Sha256::of(format!("tools-v1\n{text}"));
+        let root = ctx.derived("tools").join(digest.short());
+        let tools = Self { root, digest, lock };
+        if !tools.root.is_dir() {
+            tools.make(ctx)?;
+        }
+        Ok(tools)
+    }
+
+    /// A sandbox over this tree.
+    pub fn cmd(&self, purpose: impl Into<String>) -> Cmd {
+        Cmd::new(&self.root, purpose)
+    }
+
+    /// The version of one of the tree's packages.
+    pub fn version(&self, package: &str) -> Option<&str> {
+        self.lock.packages.iter().find(|p| p.name == package).map(|p| p.version.as_str())
+    }
+
+    fn make(&self, ctx: &Context) -> Result<()> {
+        let wanted = ctx.profiles().join("tools.toml");
+        let wanted: Wanted = toml::from_str(&fs::read_to_string(&wanted)?)
+            .with_context(|| format!("reading `{}`", ctx.display(&wanted)))?;
+        let store = Store::new(&ctx.store);
+        let items: Vec<Item> = self
+            .lock
+            .packages
+            .iter()
+            .map(|p| Item {
+                name: p.name.clone(),
+                sha256: p.sha256,
+                size: p.size,
+                sources: ctx
+                    .mirrors
+                    .iter()
+                    .chain(&wanted.mirrors)
+                    .map(|m| format!("{}/{}", m.trim_end_matches('/'), p.path))
+                    .collect(),
+            })
+            .collect();
+        download::bring(ctx, &store, &items)?;
+
+        let step = ctx.ui.step("tools", format!("unpacking {} packages of the tools tree", items.len()));
+        let parent = self.root.parent().context("the tools tree lies in a folder")?;
+        fs::create_dir_all(parent)?;
+        let folder = tempfile::Builder::new()
+            .prefix(".unpacking-")
+            .tempdir_in(parent)
+            .with_context(|| format!("creating a folder in `{}`", parent.display()))?;
+        let tree = folder.path();
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            fs::create_dir_all(&tree.join("usr").join(name))?;
+            symlink(format!("usr/{name}"), tree.join(name)).with_context(|| format!("linking /{name}"))?;
+        }
+        for item in &items {
+            ctx.check_interrupt()?;
+            deb::unpack(&store.path(&item.sha256), tree).with_context(|| format!("unpacking `{}`", item.name))?;
+        }
+        finish(tree)?;
+        // Somebody else may have been faster; theirs is as good as ours.
+        match std::fs::rename(tree, &self.root) {
+            Ok(()) => std::mem::forget(folder),
+            Err(_) if self.root.is_dir() => {}
+            Err(e) => return Err(e).with_context(|| format!("naming the tools tree `{}`", self.root.display())),
+        }
+        step.done();
+        Ok(())
+    }
+}
+
+fn finish(tree: &Path) -> Result<()> {
+    for (to, link) in [("dash", "usr/bin/sh"), ("gawk", "usr/bin/awk")] {
+        let link = tree.join(link);
+        fs::remove(&link)?;
+        symlink(to, &link).with_context(|| format!("linking `{}`", link.display()))?;
+    }
+    let master = |name: &str| fs::read_to_string(&tree.join("usr/share/base-passwd").join(format!("{name}.master")));
+    std::fs::create_dir_all(tree.join("etc"))?;
+    fs::write_atomic(
+        &tree.join("etc/passwd"),
+        master("passwd")? + "_apt:x:42:65534::/nonexistent:/usr/sbin/nologin\n",
+    )?;
+    fs::write_atomic(&tree.join("etc/group"), master("group")?)?;
+    // Mount points of every sandbox: the tree is read-only there.
+    for name in ["proc", "dev", "sys", "tmp", "run", "root", "mnt", "var/tmp", "var/log", "var/cache", "var/lib/apt"] {
+        fs::create_dir_all(&tree.join(name))?;
+    }
+    Ok(())
+}

@@ -232,6 +232,12 @@ impl Step {
         }
     }
 
+    /// `bytes` in all are done: where work goes on after an interruption, or starts over.
+    pub fn set(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.advance(0);
+    }
+
     /// It was done.
     pub fn done(self) {
         self.end("done", None);

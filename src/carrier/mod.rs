@@ -1,1 +1,112 @@
-//! carrier.
+//! Carriers: the files in which a root image travels.
+//!
+//! In: [`crate::system::System`], the lock's layer `boot`. Out: [`Carrier`], files in a folder of the caller's.
+//! Runs: `grub-mkimage`, `qemu-img`.
+//!
+//! The raw disk comes first; every other format is made from it. GPT by the crate `gpt`, FAT by the crate `fatfs`:
+//! nothing is mounted, no loop device is needed.
+
+mod bios;
+pub mod disk;
+mod esp;
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+
+use crate::context::Context;
+use crate::fs;
+use crate::tools::Tools;
+
+/// The formats of a disk image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Format {
+    /// The disk as it is, sparse.
+    Raw,
+    /// QEMU's copy-on-write format, version 3 (Proxmox, libvirt).
+    Qcow2,
+}
+
+impl Format {
+    /// The format's name, and its files' extension.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// One file of a release.
+#[derive(Clone, Debug)]
+pub struct Carrier {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// `raw`, `qcow2`, `raw.zst`, `qcow2.zst`.
+    pub format: String,
+}
+
+/// Makes the wanted formats of a raw disk, beside it, each also compressed. The raw disk stays only if it is wanted.
+pub fn export(ctx: &Context, tools: &Tools, raw: &Path, formats: &[Format]) -> Result<Vec<Carrier>> {
+    let mut carriers = Vec::new();
+    for format in formats {
+        let path = raw.with_extension(format.name());
+        if *format == Format::Qcow2 {
+            qcow2(ctx, tools, raw, &path)?;
+        }
+        let packed = raw.with_extension(format!("{}.zst", format.name()));
+        compress(ctx, &path, &packed)?;
+        carriers.push(Carrier { path, format: format.name().to_owned() });
+        carriers.push(Carrier { path: packed, format: format!("{}.zst", format.name()) });
+    }
+    if !formats.contains(&Format::Raw) {
+        fs::remove(raw)?;
+    }
+    Ok(carriers)
+}
+
+fn qcow2(ctx: &Context, tools: &Tools, raw: &Path, to: &Path) -> Result<()> {
+    let folder = raw.parent().context("a disk lies in a folder")?;
+    let inside = |path: &Path| format!("/mnt/out/{}", path.file_name().unwrap_or_default().to_string_lossy());
+    let step = ctx.ui.step("carrier", format!("writing `{}`", to.file_name().unwrap_or_default().display()));
+    tools
+        .cmd("converting a disk to qcow2")
+        .bind_rw(folder, "out")
+        // One request at a time: clusters are laid down in the order of the disk, the same each time.
+        .step(["qemu-img", "convert", "-m", "1", "-f", "raw", "-O", "qcow2", &inside(raw), &inside(to)])
+        .run(ctx)?;
+    step.done();
+    Ok(())
+}
+
+/// zstd's level: what is large in a disk is compressed already.
+const ZSTD_LEVEL: i32 = 1;
+/// Fixed, since the bytes depend on whether there are workers at all.
+const ZSTD_WORKERS: u32 = 2;
+
+fn compress(ctx: &Context, from: &Path, to: &Path) -> Result<()> {
+    let name = to.file_name().unwrap_or_default().display().to_string();
+    let step = ctx.ui.step_bytes("carrier", format!("writing `{name}`"), fs::len(from)?);
+    let compressing = || format!("writing `{}`", to.display());
+    let mut encoder = zstd::Encoder::new(fs::create(to)?, ZSTD_LEVEL).with_context(compressing)?;
+    encoder.multithread(ZSTD_WORKERS).with_context(compressing)?;
+    encoder.include_checksum(true).with_context(compressing)?;
+    encoder.long_distance_matching(false).with_context(compressing)?;
+    let mut input: File = fs::open(from)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        ctx.check_interrupt()?;
+        let n = input.read(&mut buffer).with_context(compressing)?;
+        if n == 0 {
+            break;
+        }
+        encoder.write_all(&buffer[..n]).with_context(compressing)?;
+        step.advance(n as u64);
+    }
+    encoder.finish().with_context(compressing)?;
+    step.done();
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! The release: a folder of carriers, with manifest, SBOM and checksums.
+//!
+//! In: carriers and systems. Out: a folder under its final name. Runs: nothing.
+//!
+//! Everything is written to a hidden neighbour of the final folder, synced, and renamed: the name shows a whole release or
+//! none. What it was made of is kept beside it (`.<name>.key`), not in it: a release holds nothing that depends on which
+//! build of castiron made it.
+
+pub mod manifest;
+mod sbom;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::cache::Planned;
+use crate::carrier::Carrier;
+use crate::context::Context;
+use crate::digest::Sha256;
+use crate::error::{Failure, Kind};
+use crate::fs;
+use crate::lock::Lock;
+use crate::profile::Profile;
+use crate::store::on_all_cores;
+use crate::system::{Licences, System};
+use manifest::{File, Manifest, PackageFacts, Role};
+
+/// The checksums' file, as `sha256sum --check` reads it.
+pub const SUMS: &str = "SHA256SUMS";
+
+/// Where a release goes, and what it is made of.
+#[derive(Debug)]
+pub struct Place {
+    output: PathBuf,
+    name: String,
+    key: Sha256,
+}
+
+/// What is remembered beside a release.
+#[derive(Debug, Serialize, Deserialize)]
+struct Memory {
+    key: Sha256,
+    sums: Sha256,
+}
+
+/// A release in the making. Dropped unfinished, it leaves nothing.
+pub struct Draft {
+    place: Place,
+    folder: tempfile::TempDir,
+    _lock: std::fs::File,
+}
+
+impl Place {
+    /// A release called `name` in the folder `output`, made of what `planned` names.
+    pub fn new(output: &Path, name: String, planned: &Planned) -> Self {
+        Self { output: output.to_owned(), name, key: planned.key() }
+    }
+
+    /// Where it will be.
+    pub fn path(&self) -> PathBuf {
+        self.output.join(&self.name)
+    }
+
+    fn beside(&self, what: &str) -> PathBuf {
+        self.output.join(format!(".{}.{what}", self.name))
+    }
+
+    /// Whether this very release is there already, whole.
+    pub fn is_there(&self, ctx: &Context) -> Result<bool> {
+        let Ok(memory) = fs::read_to_string(&self.beside("key")) else { return Ok(false) };
+        let Ok(memory) = serde_json::from_str::<Memory>(&memory) else { return Ok(false) };
+        let sums = self.path().join(SUMS);
+        if memory.key != self.key || !sums.is_file() || Sha256::of_file(&sums)?.0 != memory.sums {
+            return Ok(false);
+        }
+        let step = ctx.ui.step("release", format!("checking `{}`", self.name));
+        match verify(&self.path()) {
+            Ok(()) => {
+                step.cached("no input changed");
+                Ok(true)
+            }
+            Err(why) => {
+                ctx.ui.warn(format!("`{}` is damaged and made again: {why:#}", self.path().display()));
+                step.done();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Begins to make it. Waits for another build that makes the same.
+    pub fn begin(self) -> Result<Draft> {
+        let cannot = || {
+            Failure::new(Kind::Other, format!("the output folder `{}` can not be written", self.output.display()))
+                .hint("name another with `--output DIR`")
+        };
+        fs::create_dir_all(&self.output).with_context(cannot)?;
+        let lock = fs::create(&self.beside("lock")).with_context(cannot)?;
+        lock.lock().context("waiting for another build of the same release")?;
+        for stale in fs::list(&self.output)? {
+            let name = stale.file_name().unwrap_or_default().to_string_lossy();
+            // Left by a power cut or a kill: nobody else holds the lock, so nobody is writing there.
+            if name.starts_with(&format!(".{}.making-", self.name)) {
+                fs::remove(&stale)?;
+            }
+        }
+        let folder = tempfile::Builder::new()
+            .prefix(&format!(".{}.making-", self.name))
+            .tempdir_in(&self.output)
+            .with_context(cannot)?;
+        Ok(Draft { place: self, folder, _lock: lock })
+    }
+}
+
+impl Draft {
+    /// The folder to write carriers into.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Ends it: manifest, SBOM, checksums; then the final name.
+    pub fn finish(self, ctx: &Context, manifest: &Manifest) -> Result<PathBuf> {
+        let step = ctx.ui.step("release", format!("naming `{}`", self.place.name));
+        let folder = self.folder.path();
+        let text = serde_json::to_string_pretty(manifest).context("writing the manifest")?;
+        fs::write_atomic(&folder.join(manifest::FILE), text + "\n")?;
+        fs::write_atomic(&folder.join(sbom::FILE), sbom::write(manifest)?)?;
+
+        let known: BTreeMap<&str, Sha256> =
+            manifest.roles.values().flat_map(|r| &r.carriers).map(|f| (f.file.as_str(), f.sha256)).collect();
+        let mut sums = String::new();
+        for path in fs::list(folder)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let digest = match known.get(name.as_str()) {
+                Some(digest) => *digest,
+                None => Sha256::of_file(&path)?.0,
+            };
+            sums.push_str(&format!("{digest}  {name}\n"));
+            fs::sync(&path)?;
+        }
+        fs::write_atomic(&folder.join(SUMS), &sums)?;
+        open_to_read(folder)?;
+        fs::sync(folder)?;
+
+        let path = self.place.path();
+        let old = self.place.beside("old");
+        fs::remove(&old)?;
+        fs::remove(&self.place.beside("key"))?;
+        if path.exists() {
+            fs::rename(&path, &old)?;
+        }
+        fs::rename(folder, &path)?;
+        // Its name is another now: there is nothing to clean up.
+        let _ = self.folder.keep();
+        fs::sync(&self.place.output)?;
+        fs::remove(&old)?;
+        let memory = Memory { key: self.place.key, sums: Sha256::of(&sums) };
+        fs::write_atomic(
+            &self.place.beside("key"),
+            serde_json::to_string(&memory).context("writing a release's key")?,
+        )?;
+        step.done();
+        Ok(path)
+    }
+}
+
+/// A temporary folder is its maker's alone; a release is for all who may look there.
+fn open_to_read(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("opening `{}` to readers", folder.display()))
+}
+
+/// Checks every file of a release against its checksums, on all cores.
+pub fn verify(release: &Path) -> Result<()> {
+    let sums = fs::read_to_string(&release.join(SUMS))?;
+    let lines: Vec<(&str, &str)> = sums.lines().filter_map(|line| line.split_once("  ")).collect();
+    let wrong: Vec<String> = on_all_cores(&lines, |(digest, name)| {
+        let found = Sha256::of_file(&release.join(name))?.0.to_string();
+        anyhow::ensure!(found == *digest, "`{name}` has the digest {found}, `{SUMS}` says {digest}");
+        Ok(())
+    })
+    .into_iter()
+    .filter_map(Result::err)
+    .map(|e| format!("{e:#}"))
+    .collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Integrity, wrong.join("\n")).hint("build or copy the release again").into())
+}
+
+/// What the manifest says of one role; digests the carriers on all cores, and writes the list of paths.
+pub fn describe(
+    ctx: &Context,
+    profile: &Profile,
+    lock: &Lock,
+    system: &System,
+    inputs: BTreeMap<String, String>,
+    carriers: &[Carrier],
+    folder: &Path,
+) -> Result<Role> {
+    let step = ctx.ui.step("release", format!("describing `{}`", profile.name));
+    let contents = format!("{}.contents.jsonl.zst", profile.name);
+    let packed = fs::create(&folder.join(&contents))?;
+    zstd::stream::copy_encode(fs::open(&system.contents)?, packed, 3).context("writing the list of paths")?;
+
+    let licences: Licences =
+        serde_json::from_str(&fs::read_to_string(&system.licences)?).context("reading the packages' licences")?;
+    let layers: Vec<&str> = profile.layers.iter().map(|l| l.name.as_str()).collect();
+    let mut packages: Vec<PackageFacts> = lock
+        .packages
+        .iter()
+        .filter(|p| p.layers.iter().any(|l| layers.contains(&l.as_str())))
+        .map(|p| PackageFacts {
+            name: p.name.clone(),
+            version: p.version.clone(),
+            architecture: p.architecture.clone(),
+            pocket: p.pocket.clone(),
+            sha256: p.sha256,
+            licences: licences.get(&p.name).into_iter().flatten().cloned().collect(),
+        })
+        .collect();
+    packages.sort_by(|a, b| a.name.cmp(&b.name));
+
+    let digests = on_all_cores(carriers, |carrier| Sha256::of_file(&carrier.path));
+    let mut files = Vec::new();
+    for (carrier, digest) in carriers.iter().zip(digests) {
+        let (sha256, size) = digest?;
+        let file = carrier.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files.push(File { file, format: carrier.format.clone(), size, sha256 });
+    }
+    step.done();
+    Ok(Role {
+        description: profile.description.clone(),
+        kernel: crate::rootfs::kernel_version(
+            lock.packages.iter().filter(|p| layers.iter().any(|l| p.layers.iter().any(|x| x == l))),
+        )
+        .context("the lock names no kernel")?,
+        roothash: system.roothash.clone(),
+        root_bytes: fs::len(&system.root)?,
+        verity_bytes: fs::len(&system.verity)?,
+        inputs,
+        carriers: files,
+        contents,
+        packages,
+    })
+}

@@ -1,0 +1,96 @@
+//! What an installed tree holds that an image must not: state, caches, identities, and documents nobody reads on a server.
+
+use std::path::Path;
+
+/// Trees of which only the folder itself stays.
+///
+/// `/var` is a partition that is made at first boot: what lay below it would never be seen. The kernel in `/boot` goes to
+/// the ESP.
+const EMPTIED: [&str; 7] = ["boot", "dev", "proc", "run", "sys", "tmp", "var"];
+
+/// Trees that go whole.
+const DROPPED: [&str; 11] = [
+    "usr/share/bug",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/share/locale",
+    "usr/share/man",
+    "usr/share/doc-base",
+    "etc/hostname",
+    "etc/hosts.bak",
+    "etc/apt/apt.conf.d/99mmdebstrap",
+    "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+    "etc/.pwd.lock",
+];
+
+/// Whether a path (relative to the root) is left out of the image.
+pub fn is_dropped(path: &Path) -> bool {
+    let below = |tree: &str| path.starts_with(tree) && path != Path::new(tree);
+    EMPTIED.iter().any(|tree| below(tree))
+        || DROPPED.iter().any(|tree| path.starts_with(tree))
+        || is_backup(path)
+        || is_document(path)
+}
+
+/// `/etc/passwd-` and its like: shadow-utils' copy of the file before the last change.
+fn is_backup(path: &Path) -> bool {
+    let names = ["passwd-", "group-", "shadow-", "gshadow-", "subuid-", "subgid-"];
+    path.parent() == Some(Path::new("etc")) && path.file_name().is_some_and(|n| names.iter().any(|b| n == *b))
+}
+
+/// Below `/usr/share/doc` only the copyright files stay: licences ask for them, and the SBOM is made of them.
+fn is_document(path: &Path) -> bool {
+    let Ok(rest) = path.strip_prefix("usr/share/doc") else { return false };
+    let depth = rest.components().count();
+    match depth {
+        0 | 1 => false,
+        2 => path.file_name().is_some_and(|n| n != "copyright"),
+        _ => true,
+    }
+}
+
+/// `/etc/shadow` with the day of every account's last change set to `day`: the clock of the build is no part of an image.
+pub fn fix_shadow(shadow: &[u8], day: u64) -> Vec<u8> {
+    let text = String::from_utf8_lossy(shadow);
+    let mut fixed = String::with_capacity(text.len());
+    for line in text.lines() {
+        let mut fields: Vec<&str> = line.split(':').collect();
+        let day = day.to_string();
+        if let Some(changed) = fields.get_mut(2).filter(|f| !f.is_empty()) {
+            *changed = &day;
+        }
+        fixed.push_str(&fields.join(":"));
+        fixed.push('\n');
+    }
+    fixed.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_goes_and_mount_points_stay() {
+        for (path, dropped) in [
+            ("var", false),
+            ("var/log/dpkg.log", true),
+            ("boot/vmlinuz-6.8", true),
+            ("etc/passwd", false),
+            ("etc/passwd-", true),
+            ("usr/share/doc/bash/copyright", false),
+            ("usr/share/doc/bash", false),
+            ("usr/share/doc/bash/README.gz", true),
+            ("usr/share/doc/bash/examples/copyright", true),
+            ("usr/share/manpages-of-mine", false),
+        ] {
+            assert_eq!(is_dropped(Path::new(path)), dropped, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_day_of_the_build_leaves_shadow() {
+        let shadow = b"root:*:20781:0:99999:7:::\nsshd:!:20781::::::\nx:!:::::::\n";
+        let fixed = String::from_utf8(fix_shadow(shadow, 19838)).expect("is text");
+        assert_eq!(fixed, "root:*:19838:0:99999:7:::\nsshd:!:19838::::::\nx:!:::::::\n");
+    }
+}
