@@ -56,8 +56,7 @@ pub enum Part {
     Initrd,
 }
 
-/// Where a slot's kernel, initrd and root hash lie on the ESP.
-const SLOT_FILES: [&str; 3] = [KERNEL, INITRD, SLOT_CONFIG];
+// A slot's files on the ESP; there may be others beside them.
 const KERNEL: &str = "vmlinuz";
 const INITRD: &str = "initrd";
 const SLOT_CONFIG: &str = "slot.cfg";
@@ -127,6 +126,21 @@ impl RawDisk {
         Ok(hash)
     }
 
+    fn slot_files(&self, slot: Slot) -> Result<Vec<String>> {
+        let esp = self.esp()?;
+        let folder = format!("slots/{}", slot.letter());
+        let reading = || format!("reading the folder `{folder}` on the ESP of `{}`", self.path.display());
+        let entries = esp.root_dir().open_dir(&folder).with_context(reading)?;
+        let mut names = Vec::new();
+        for entry in entries.iter() {
+            let entry = entry.with_context(reading)?;
+            if entry.is_file() {
+                names.push(entry.file_name());
+            }
+        }
+        Ok(names)
+    }
+
     /// Turns one bit of a slot over. `at` counts bytes from the part's beginning.
     pub fn flip(&self, slot: Slot, part: Part, at: u64) -> Result<()> {
         let letter = slot.letter();
@@ -178,8 +192,8 @@ impl RawDisk {
                 .with_context(|| format!("copying `{kind}` from `{}`", source.path.display()))?;
         }
         self.name_partitions(to, &hash)?;
-        for name in SLOT_FILES {
-            self.write_esp(&on_esp(to, name), &source.read_esp(&on_esp(from, name))?)?;
+        for name in source.slot_files(from)? {
+            self.write_esp(&on_esp(to, &name), &source.read_esp(&on_esp(from, &name))?)?;
         }
         let mut env = EnvBlock::parse(&self.read_esp(grubenv::PATH)?)?;
         env.set(to.letter(), grubenv::TRIES)?;

@@ -14,6 +14,7 @@ use gpt::disk::LogicalBlockSize;
 use crate::context::Context;
 use crate::error::{Failure, Kind};
 use crate::fs;
+use crate::release::manifest::Manifest;
 use crate::tools::Tools;
 
 /// How an image's bytes are laid out.
@@ -44,61 +45,45 @@ pub struct Image {
     pub format: Format,
 }
 
-const MANIFEST: &str = "manifest.json";
 const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
 const ZSTD_MAGIC: &[u8] = b"\x28\xb5\x2f\xfd";
 const SECTOR: u64 = 512;
 
 /// Finds the image that `path`, a release's folder or an image file, and `role` mean.
 pub fn find(path: &Path, role: Option<&str>) -> Result<PathBuf> {
-    let missing = |what: &str| Failure::new(Kind::Input, format!("`{}` {what}", path.display()));
+    let wrong = |what: String| Failure::new(Kind::Input, format!("`{}` {what}", path.display()));
     if !path.exists() {
-        return Err(missing("does not exist").hint("name a release's folder, or an image in it").into());
+        let text = "does not exist".to_owned();
+        return Err(wrong(text).hint("name a release's folder, or an image in it").into());
     }
     if path.is_file() {
         return match role {
-            Some(role) => {
-                Err(missing(&format!("is an image already: there is no role `{role}` to choose in it")).into())
-            }
+            Some(role) => Err(wrong(format!("is an image: there is no role `{role}` to choose in it")).into()),
             None => Ok(path.to_owned()),
         };
     }
-    if !path.join(MANIFEST).is_file() {
-        return Err(missing(&format!("is no release: it has no `{MANIFEST}`"))
-            .hint("castiron build <role> makes a release and prints its folder")
-            .into());
-    }
-    let roles = roles(path)?;
-    let names = || roles.iter().map(|r| format!("`{r}`")).collect::<Vec<_>>().join(", ");
-    let role = match (role, roles.as_slice()) {
-        (_, []) => {
-            let hint = "castiron build <role> --format raw,qcow2";
-            return Err(missing("holds no disk image (`<role>.raw` or `<role>.qcow2`)").hint(hint).into());
-        }
-        (Some(role), _) if roles.iter().any(|r| r == role) => role.to_owned(),
-        (Some(role), _) => {
-            return Err(missing(&format!("holds no image of the role `{role}`"))
-                .hint(format!("it holds {}", names()))
-                .into());
-        }
-        (None, [only]) => only.clone(),
-        (None, _) => {
-            return Err(missing("holds images of several roles").hint(format!("name one of {}", names())).into());
-        }
+    let manifest = Manifest::read(path)?;
+    let names = || manifest.roles.keys().map(|role| format!("`{role}`")).collect::<Vec<_>>().join(", ");
+    let (role, contents) = match (role, manifest.roles.len()) {
+        (Some(name), _) => manifest
+            .roles
+            .get_key_value(name)
+            .ok_or_else(|| wrong(format!("holds no role `{name}`")).hint(format!("it holds {}", names())))?,
+        (None, 1) => manifest.roles.first_key_value().context("there is one")?,
+        (None, _) => return Err(wrong("holds several roles".into()).hint(format!("name one of {}", names())).into()),
     };
-    let candidates = [Format::Raw, Format::Qcow2].map(|f| path.join(format!("{role}.{}", f.name())));
-    candidates.into_iter().find(|file| file.is_file()).context("the image has just been there")
-}
-
-/// The roles of which a release's folder holds an image that can be booted.
-pub fn roles(release: &Path) -> Result<Vec<String>> {
-    let mut roles: Vec<String> = fs::list(release)?
-        .iter()
-        .filter(|file| file.extension().is_some_and(|e| e == "raw" || e == "qcow2"))
-        .filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned()))
-        .collect();
-    roles.dedup();
-    Ok(roles)
+    let format = |format: Format| contents.carriers.iter().find(|file| file.format == format.name());
+    let Some(carrier) = format(Format::Raw).or_else(|| format(Format::Qcow2)) else {
+        let text = format!("holds no disk image of the role `{role}`");
+        return Err(wrong(text).hint(format!("castiron build {role} --format qcow2")).into());
+    };
+    let file = path.join(&carrier.file);
+    let length = fs::len(&file)?;
+    if length != carrier.size {
+        let why = format!("it has {length} bytes, the release's manifest says {}", carrier.size);
+        return Err(damaged(&file, &why).into());
+    }
+    Ok(file)
 }
 
 impl Image {
