@@ -1,17 +1,100 @@
 //! `castiron lab`.
 
+use std::path::{PathBuf, absolute};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::context::Context;
+use crate::error::{Failure, Kind};
+use crate::lab::image::{self, Image};
+use crate::lab::probe;
+use crate::lab::runner::Lab as Runner;
+use crate::lab::scenario::{self, Scenario};
+use crate::tools::Tools;
 
 /// Arguments of `castiron lab`.
 #[derive(Debug, Args)]
-pub struct Lab {}
+#[command(after_help = "A scenario is a file that says what it does: vm-tests/<name>/scenario.toml.
+Exit code 6 when one of them failed.")]
+pub struct Lab {
+    /// Scenarios to run, in this order: folders of `vm-tests/`
+    #[arg(required_unless_present_any = ["list", "all"], conflicts_with = "all")]
+    scenarios: Vec<String>,
+    /// Run every scenario
+    #[arg(long)]
+    all: bool,
+    /// Say which scenarios there are
+    #[arg(long)]
+    list: bool,
+    /// The release under test: its folder, or an image
+    #[arg(long, value_name = "DIR|FILE", required_unless_present = "list")]
+    release: Option<PathBuf>,
+    /// Another build, for scenarios that need something in slot B
+    #[arg(long, value_name = "DIR|FILE")]
+    other_release: Option<PathBuf>,
+    /// The role whose image is run by scenarios that name none [default: the only one of the release]
+    #[arg(long)]
+    role: Option<String>,
+    /// What random moments are drawn from; the same seed draws the same [default: a new one]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Folder for what failed scenarios leave behind [default: out/lab]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
 
 /// Runs the verb.
-pub fn run(_ctx: &Context, _args: Lab) -> Result<ExitCode> {
-    anyhow::bail!("not yet")
+pub fn run(ctx: &Context, args: Lab) -> Result<ExitCode> {
+    let names = if args.scenarios.is_empty() { scenario::names(&ctx.project)? } else { args.scenarios };
+    let scenarios = scenario::load(&ctx.project, &names)?;
+    if args.list {
+        for scenario in &scenarios {
+            ctx.ui.data(format!("{:<18} {}", scenario.name, scenario.description));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let release = args.release.unwrap_or_default();
+    if let (None, Some(needs)) = (&args.other_release, scenarios.iter().find(|s| s.disk.fill_slot_b)) {
+        let text = format!("the scenario `{}` fills slot B, and no other build was named", needs.name);
+        return Err(Failure::new(Kind::Input, text).hint("--other-release DIR").into());
+    }
+    // Everything that can be wrong with the arguments is found before the tools tree is made.
+    let find = |path, scenario: &Scenario| image::find(path, scenario.role.as_deref().or(args.role.as_deref()));
+    let mut runs = Vec::new();
+    for scenario in &scenarios {
+        let other = match &args.other_release {
+            Some(path) if scenario.disk.fill_slot_b => Some(find(path, scenario)?),
+            _ => None,
+        };
+        runs.push((scenario, find(&release, scenario)?, other));
+    }
+    let tools = Tools::ensure(ctx)?;
+    let seed = args.seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let output = absolute(args.output.unwrap_or_else(|| ctx.project.join("out/lab")))?;
+    let (mut passed, mut failed) = (0, Vec::new());
+    for (scenario, file, other) in runs {
+        let image = Image::open(ctx, &tools, &file)?;
+        let other = other.map(|file| Image::open(ctx, &tools, &file)).transpose()?;
+        let probe = probe::probe(ctx, &tools, &image)?;
+        ctx.ui.verbose(format!("machines run on {}: {}", probe.accelerator.name(), probe.why));
+        let (tools, output) = (&tools, output.clone());
+        let lab = Runner { ctx, tools, accelerator: probe.accelerator, image, other, output, seed };
+        for &firmware in &scenario.firmware {
+            match lab.run(scenario, firmware) {
+                Ok(()) => passed += 1,
+                Err(error) if crate::error::kind(&error) == Kind::Interrupted => return Err(error),
+                Err(error) => {
+                    ctx.ui.note(format!("{error:#}"));
+                    failed.push(format!("{} ({})", scenario.name, firmware.name()));
+                }
+            }
+        }
+    }
+    ctx.ui.data(format!("{passed} passed, {} failed, seed {seed}", failed.len()));
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Failure::new(Kind::Verdict, format!("failed: {}", failed.join(", "))).into())
 }
