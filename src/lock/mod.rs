@@ -34,7 +34,7 @@ mod wish;
 
 pub use diff::Difference;
 pub use file::{FILE, TOOLS_FILE, load, load_from, save};
-pub use wish::{TOOLS, ToolsList};
+pub use wish::ToolsList;
 
 use wish::Wish;
 

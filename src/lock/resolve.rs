@@ -104,8 +104,8 @@ impl<'a> Apt<'a> {
             }
             let components = components.join(" ");
             let name = &suite.name;
-            sources.push_str("deb [arch=amd64 signed-by=/mnt/apt/archive.gpg] file:/mnt/apt/archive ");
-            sources.push_str(&format!("{name} {components}\n"));
+            let source = "deb [arch=amd64 signed-by=/mnt/apt/archive.gpg] file:/mnt/apt/archive";
+            sources.extend([source, " ", name, " ", &components, "\n"]);
         }
         fs::write_atomic(&root.join("sources.list"), sources)?;
         fs::write_atomic(&root.join("apt.conf"), CONFIGURATION)?;

@@ -105,10 +105,10 @@ pub fn of_profiles(profiles: &[Profile]) -> Result<Vec<Wish>> {
                 root = Some(layer.name.clone());
             }
             let with = if parent.is_none() { With::Essential } else { With::Dependencies };
-            let wish = Wish { layer: layer.name.clone(), parent, packages: sorted(&packages), with };
-            match wishes.iter().find(|w| w.layer == wish.layer) {
-                None => wishes.push(wish),
-                Some(known) if *known == wish => {}
+            let asked = Wish { layer: layer.name.clone(), parent, packages: sorted(&packages), with };
+            match wishes.iter().find(|w| w.layer == asked.layer) {
+                None => wishes.push(asked),
+                Some(known) if *known == asked => {}
                 Some(_) => problems.push(format!(
                     "the profile `{}` asks for another kernel flavour than the others, `{}`: all roles share the layer \
                      `{}`",

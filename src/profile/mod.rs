@@ -180,27 +180,3 @@ pub struct Archive {
     /// Fingerprint of the key that signs the suites, 40 hexadecimal digits.
     pub key: String,
 }
-
-/// tmp
-pub fn load(_ctx: &crate::context::Context, role: &str) -> anyhow::Result<Profile> {
-    let l = |n: &str| Layer { name: n.into(), packages: vec![] };
-    Ok(Profile {
-        name: role.into(),
-        description: String::new(),
-        layers: vec![l("base"), l(role)],
-        overlays: vec!["base".into()],
-        units: vec![],
-        files: vec![],
-        kernel: Kernel { flavour: "virtual".into(), arguments: vec![] },
-        initrd: Initrd { packages: vec!["dracut".into()], overlays: vec!["initrd".into()] },
-        boot_packages: vec![],
-        image: Image { size: 4 << 30, slot: 1 << 30, verity: 16 << 20, esp: 256 << 20 },
-        archive: Archive {
-            mirrors: vec![],
-            snapshot: String::new(),
-            suites: vec![],
-            components: vec![],
-            key: String::new(),
-        },
-    })
-}
