@@ -118,6 +118,8 @@ fn files(ctx: &Context) -> Result<Vec<PathBuf>> {
         .iter()
         .map(|name| folder.join(name))
         .filter(|path| path.extension() == Some(OsStr::new("toml")) && !stem(path).starts_with('.'))
+        // The tools tree's list of packages, which is no profile.
+        .filter(|path| stem(path) != "tools")
         .collect();
     if files.is_empty() {
         let message = format!("no profile in `{}`", folder.display());
