@@ -102,77 +102,43 @@ impl<'a> Tree<'a> {
         let folder = self.planned.ensure(ctx, &text, |folder, _| {
             fetch::fetch(ctx, self.profile, self.lock, &[self.name()])?;
             let tar = fs::create(&folder.join(TREE))?;
-            match &parent {
-                None => self.bootstrap(ctx, folder, &packages)?.run_into(ctx, tar),
-                Some(parent) => self.extend(ctx, parent, &packages).run_into(ctx, tar),
-            }
+            self.install(ctx, folder, parent.as_deref(), &packages)?.run_into(ctx, tar)
         })?;
         Ok(folder.join(TREE))
     }
 
-    /// The first layer, by mmdebstrap from a flat repository of exactly the locked packages.
-    fn bootstrap(&self, ctx: &Context, folder: &Path, packages: &[&Package]) -> Result<Cmd> {
+    /// mmdebstrap over a flat repository of exactly the locked packages. A further layer begins with its parent's tree.
+    fn install(&self, ctx: &Context, folder: &Path, parent: Option<&Path>, packages: &[&Package]) -> Result<Cmd> {
         let index = folder.join("Packages");
         fs::write_atomic(&index, repository_index(ctx, packages)?)?;
         let names: Vec<&str> = packages.iter().map(|p| p.name.as_str()).collect();
-        Ok(self
+        let cmd = self
             .tools
             .cmd(format!("installing the packages of `{}`", self.name()))
             .bind(&ctx.store, "store")
-            .bind(&index, "Packages")
-            .step([
-                "mmdebstrap",
-                "--mode=root",
-                "--variant=essential",
-                &format!("--include={}", names.join(",")),
-                "--aptopt=APT::Install-Recommends \"false\"",
-                "--dpkgopt=force-unsafe-io",
-                "--skip=output/mknod",
-                "--format=tar",
-                "", // no suite: a flat repository has none
-                "-",
-                "deb [trusted=yes] copy:/mnt ./", // every byte was checked against the lock before
-            ])
-            .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
-            .writes_stdout())
-    }
-
-    /// A further layer, by dpkg over the parent's tree.
-    fn extend(&self, ctx: &Context, parent: &Path, packages: &[&Package]) -> Cmd {
-        let store = Store::new(&ctx.store);
-        let mut cmd = self
-            .tools
-            .cmd(format!("installing the packages of `{}`", self.name()))
-            .bind(&ctx.store, "store")
-            .bind(parent, TREE)
-            .scratch("root");
-        cmd = unpack_tree(cmd);
-        let mut install = dpkg("--unpack");
-        install.extend(packages.iter().map(|p| in_sandbox(&store, ctx, p)));
-        cmd = cmd
-            .step(install)
-            .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
-            .step(dpkg("--configure").into_iter().chain(["--pending".to_owned()]))
-            .env("SOURCE_DATE_EPOCH", EPOCH.to_string());
-        for mounted in ["mnt", "proc", "dev"] {
-            cmd = cmd.step(["umount", "--recursive", "--lazy", &format!("/mnt/root/{mounted}")]);
-        }
-        cmd.step([
-            "tar",
-            "--create",
-            "--directory=/mnt/root",
-            "--sort=name",
-            "--numeric-owner",
-            "--one-file-system",
-            "--format=pax",
-            "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
-            "--xattrs",
-            "--xattrs-include=*",
-            &format!("--mtime=@{EPOCH}"),
-            "--clamp-mtime",
-            ".",
-        ])
-        .writes_stdout()
+            .bind(&index, "Packages");
+        let (cmd, variant) = match parent {
+            None => (cmd, vec!["--variant=essential".to_owned()]),
+            Some(parent) => {
+                // Without the device nodes, which mmdebstrap brings: the tmpfs would not let them be opened.
+                let begin = format!(
+                    "--setup-hook=tar --directory=\"$1\" --extract --file=/mnt/{TREE} --numeric-owner \
+                     --preserve-permissions --xattrs --xattrs-include='*' --exclude='./dev/?*'"
+                );
+                (cmd.bind(parent, TREE), vec!["--variant=custom".to_owned(), begin])
+            }
+        };
+        let mut command = vec!["mmdebstrap".to_owned(), "--mode=root".to_owned()];
+        command.extend(variant);
+        command.extend([
+            format!("--include={}", names.join(",")),
+            "--aptopt=APT::Install-Recommends \"false\"".to_owned(),
+            "--format=tar".to_owned(),
+            String::new(), // no suite: a flat repository has none
+            "-".to_owned(),
+            "deb [trusted=yes] copy:/mnt ./".to_owned(), // every byte was checked against the lock before
+        ]);
+        Ok(cmd.step(command).env("SOURCE_DATE_EPOCH", EPOCH.to_string()).writes_stdout())
     }
 }
 
@@ -187,7 +153,7 @@ pub fn kernel_version<'a>(packages: impl Iterator<Item = &'a Package>) -> Option
         .map(str::to_owned)
 }
 
-/// Steps that unpack `/mnt/tree.tar` to `/mnt/root` and mount what maintainer scripts expect.
+/// Steps that unpack `/mnt/tree.tar` to `/mnt/root` and mount what programs in it expect.
 fn unpack_tree(cmd: Cmd) -> Cmd {
     cmd.step([
         "tar",

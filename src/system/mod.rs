@@ -82,7 +82,6 @@ pub struct System {
 pub struct Planning<'a> {
     tools: &'a Tools,
     profile: &'a Profile,
-    lock: &'a Lock,
     options: &'a Options,
     tree: Tree<'a>,
     initrd: Initrd<'a>,
@@ -114,7 +113,7 @@ impl<'a> Planning<'a> {
         for file in &profile.files {
             planned.input(format!("file {}", file.destination.display()), format!("{} {:o}", file.sha256, file.mode));
         }
-        Ok(Self { tools, profile, lock, options, tree, initrd, overlay, planned })
+        Ok(Self { tools, profile, options, tree, initrd, overlay, planned })
     }
 
     /// The digest of all that goes into it.
