@@ -43,7 +43,7 @@ impl Fixture {
             machine.file(&format!("{disk}/vda{partition}/start"), &format!("{start}\n"));
             machine.file(&format!("{disk}/vda{partition}/size"), &format!("{size}\n"));
         }
-        machine.file(&format!("{disk}/vda7/uevent"), "MAJOR=254\nDEVNAME=vda7\nPARTN=7\nPARTNAME=var\n");
+        machine.file(&format!("{disk}/vda7/uevent"), "MAJOR=254\nDEVNAME=vda7\nPARTN=7\n");
         machine.file("/sys/devices/virtual/block/dm-0/dm/uuid", "CRYPT-VERITY-00000000-root\n");
         machine.file("/sys/devices/virtual/block/dm-0/dm/name", "root\n");
         machine.link("/sys/dev/block/253:0", "../../devices/virtual/block/dm-0");
@@ -53,6 +53,7 @@ impl Fixture {
             machine.link(&format!("/sys/devices/virtual/block/dm-0/slaves/{partition}"), &target);
         }
         machine.filesystem("/dev/vda7", VAR_BYTES);
+        machine.link("/dev/disk/by-partlabel/var", "../../vda7");
         machine.file("/dev/kmsg", "");
         machine.file("/etc/machine-id", &format!("{ID}\n"));
         machine.file("/var/lib/overlay/etc/upper/machine-id", &format!("{ID}\n"));
@@ -280,7 +281,6 @@ fn another_root_hash_than_the_kernels_is_unhealthy() {
 #[test]
 fn a_var_that_is_not_the_disks_own_is_unhealthy() {
     let mounts = "/proc/1/mountinfo";
-    let uevent = "/sys/devices/pci0000:00/virtio1/block/vda/vda7/uevent";
     assert_wrong(|m| m.replace(mounts, " /var rw", " /else rw"), "var", "nothing is mounted on `/var`");
     assert_wrong(|m| m.replace(mounts, "/dev/vda7 rw", "/dev/vda7 ro"), "var", "`/var` is read-only");
     assert_wrong(
@@ -289,7 +289,12 @@ fn a_var_that_is_not_the_disks_own_is_unhealthy() {
         "`/var` is tmpfs from `tmpfs`, not ext4",
     );
     let found = "`/var` is on `/dev/vda7`, which is no partition named `var`";
-    assert_wrong(|m| m.replace(uevent, "PARTNAME=var", "PARTNAME=data"), "var", found);
+    let other_name = |m: &Fixture| {
+        m.file("/dev/vda8", "");
+        m.remove("/dev/disk/by-partlabel/var");
+        m.link("/dev/disk/by-partlabel/var", "../../vda8");
+    };
+    assert_wrong(other_name, "var", found);
     let other_disk = |m: &Fixture| {
         m.file("/sys/devices/pci0000:00/virtio2/block/vdb/vdb3/size", "1");
         m.remove("/sys/devices/virtual/block/dm-0/slaves/vda3");
@@ -472,7 +477,7 @@ fn verify_boot_does_not_pass_what_it_cannot_read() {
 fn the_banner_names_image_and_slot() {
     let machine = Fixture::new();
     assert_eq!(machine.run(&["banner"]).code(), 0);
-    let issue = fs::read_to_string(machine.path("/run/issue.d/castiron.issue")).unwrap();
+    let issue = fs::read_to_string(machine.path("/run/castiron/issue")).unwrap();
     assert_eq!(issue, "castiron db 2025.11.1, slot A\nNo login is open on this machine.\n\n");
     assert_eq!(machine.kernel_log(), "");
 }
@@ -483,7 +488,7 @@ fn a_debug_shell_is_said_loudly() {
     machine.replace("/usr/lib/castiron/image.json", "false", "true");
     assert_eq!(machine.run(&["banner"]).code(), 0);
     let loud = "DEBUG SHELL: anybody at this console is root; never use in production";
-    let issue = fs::read_to_string(machine.path("/run/issue.d/castiron.issue")).unwrap();
+    let issue = fs::read_to_string(machine.path("/run/castiron/issue")).unwrap();
     assert!(issue.contains(loud), "{issue}");
     assert_eq!(machine.kernel_log(), format!("<2>castiron: {loud}\n"));
 }
