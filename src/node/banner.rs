@@ -1,6 +1,7 @@
 //! The lines above every login prompt: which image this is, from which slot, and who may log in.
 //!
-//! Out: `/run/issue.d/castiron.issue`, which agetty shows.
+//! Out: `/run/castiron/issue`. agetty takes the first kind of place where it finds anything, and `/etc/issue` is there, so the
+//! image has a link to it in `/etc/issue.d`.
 
 use anyhow::Result;
 
@@ -9,7 +10,7 @@ use crate::node::image::Image;
 use crate::node::machine::Machine;
 use crate::node::slot::Slot;
 
-const ISSUE: &str = "/run/issue.d/castiron.issue";
+const ISSUE: &str = "/run/castiron/issue";
 
 /// What the debug shell's consoles say, everywhere it can be said.
 pub const DEBUG_SHELL: &str = "DEBUG SHELL: anybody at this console is root; never use in production";

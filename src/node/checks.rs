@@ -15,6 +15,9 @@ use crate::node::mounts::Mount;
 use crate::node::slot::{self, Slot};
 use crate::node::tool;
 
+/// udev's link to the partition of /var.
+const VAR_BY_NAME: &str = "/dev/disk/by-partlabel/var";
+
 /// Where the upper side of /etc lies.
 const ETC_UPPER: &str = "/var/lib/overlay/etc/upper";
 
@@ -104,9 +107,13 @@ pub(crate) fn var(machine: &Machine) -> Result<Var> {
     ensure!(mount.kind == "ext4", "`/var` is {} from `{source}`, not ext4", mount.kind);
     ensure!(mount.is_writable(), "`/var` is read-only");
     let partition = machine.block_device(&mount.device)?;
-    let event = fs::read_to_string(&partition.join("uevent"))?;
-    let property = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    ensure!(property("PARTNAME") == Some("var"), "`/var` is on `{source}`, which is no partition named `var`");
+    let node = device_node(machine, &partition)?;
+    // udev's name for it: the kernel's own is not known of a partition that was made since it read the table.
+    let named = machine.path(VAR_BY_NAME).canonicalize().with_context(|| format!("following `{VAR_BY_NAME}`"))?;
+    ensure!(
+        Some(&named) == node.canonicalize().ok().as_ref(),
+        "`/var` is on `{source}`, which is no partition named `var`"
+    );
     let disk = partition.parent().context("the partition has no disk")?;
     let root_disks = root_disks(machine)?;
     ensure!(root_disks.iter().all(|root| root == disk), "`/var` is on `{source}`, another disk than `/`");
@@ -115,13 +122,19 @@ pub(crate) fn var(machine: &Machine) -> Result<Var> {
     let size = sectors(&partition.join("size"))?;
     let rest = sectors(&disk.join("size"))?.saturating_sub(start + size);
     ensure!(rest <= SLACK, "the partition of `/var` leaves {rest} bytes free at the disk's end");
-    let device = property("DEVNAME").context("the partition has no device node")?;
-    let bytes = ext4_bytes(&machine.path(Path::new("/dev").join(device)))?;
+    let bytes = ext4_bytes(&node)?;
     ensure!(
         bytes <= size && size - bytes < 1 << 20,
         "the filesystem of `/var` has {bytes} bytes, its partition {size}"
     );
     Ok(Var { bytes, found: format!("ext4 from `{source}`, writable, {bytes} bytes, up to the disk's end") })
+}
+
+fn device_node(machine: &Machine, device: &Path) -> Result<PathBuf> {
+    let event = fs::read_to_string(&device.join("uevent"))?;
+    let name = event.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    let name = name.with_context(|| format!("`{}` names no device node", device.display()))?;
+    Ok(machine.path(Path::new("/dev").join(name)))
 }
 
 /// The disks that hold root image and hash tree.

@@ -18,8 +18,9 @@ install() {
     # systemd-repart formats /var, systemd-fsck checks it, systemd-growfs grows it; dracut brings none of their tools.
     inst_multiple mkfs.ext4 e2fsck /etc/mke2fs.conf \
         "$systemdutildir"/systemd-growfs "$systemdsystemunitdir"/systemd-growfs@.service
-    # The tools of emergency-reboot.conf.
+    # The tools of emergency.conf.
     inst_multiple grep sleep
-    inst_simple "$moddir/repart-after-root.conf" "$systemdsystemconfdir/systemd-repart.service.d/castiron.conf"
-    inst_simple "$moddir/emergency-reboot.conf" "$systemdsystemconfdir/emergency.service.d/castiron.conf"
+    inst_simple "$moddir/repart.conf" "$systemdsystemconfdir/systemd-repart.service.d/castiron.conf"
+    inst_simple "$moddir/cleanup.conf" "$systemdsystemconfdir/initrd-cleanup.service.d/castiron.conf"
+    inst_simple "$moddir/emergency.conf" "$systemdsystemconfdir/emergency.service.d/castiron.conf"
 }
