@@ -160,7 +160,8 @@ impl Planned {
     }
 }
 
-const RECORD: &str = "record.json";
+/// The record of a result, in its folder; its time is that of the last use.
+pub const RECORD: &str = "record.json";
 
 fn short(value: &str) -> &str {
     value.get(..12).unwrap_or(value)

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use reqwest::blocking::Client;
+use reqwest::header::CONTENT_LENGTH;
 
 use crate::context::Context;
 use crate::digest::Sha256;
@@ -182,6 +183,31 @@ pub fn small(ctx: &Context, name: &str, sources: &[String], limit: u64) -> Resul
         }
     }
     Err(Failure::new(Kind::Network, lines.join("\n")).hint(NETWORK_HINT).into())
+}
+
+/// How long a file is whose digest alone is known, by the first source that says so.
+pub fn length(ctx: &Context, name: &str, sources: &[String]) -> Result<u64> {
+    let client = sources.iter().any(|s| is_address(s)).then(client).transpose()?;
+    let mut lines = vec![format!("no source gives `{name}`")];
+    for source in sources {
+        ctx.check_interrupt()?;
+        match length_at(client.as_ref(), source) {
+            Ok(length) => return Ok(length),
+            Err(why) => lines.push(format!("  {source}: {why}")),
+        }
+    }
+    Err(Failure::new(Kind::Network, lines.join("\n")).hint(NETWORK_HINT).into())
+}
+
+fn length_at(client: Option<&Client>, source: &str) -> Result<u64, String> {
+    let (Some(client), true) = (client, is_address(source)) else {
+        return std::fs::metadata(folder_path(source)).map(|meta| meta.len()).map_err(|e| e.to_string());
+    };
+    let answer = client.head(source).send().map_err(|e| innermost(&e))?;
+    let answer = answer.error_for_status().map_err(|e| innermost(&e))?;
+    // Not `content_length()`: that is the length of the answer's body, which a HEAD does not have.
+    let length = answer.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    length.ok_or_else(|| "it does not say how long the file is".into())
 }
 
 fn read_small(client: Option<&Client>, source: &str, limit: u64) -> Result<Vec<u8>, String> {

@@ -45,7 +45,11 @@ pub mod cmd;
 pub mod context;
 #[cfg(feature = "builder")]
 pub mod deb;
+#[cfg(feature = "builder")]
+pub mod diagnostic;
 pub mod digest;
+#[cfg(feature = "builder")]
+pub mod document;
 #[cfg(feature = "builder")]
 pub mod download;
 pub mod error;

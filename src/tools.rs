@@ -46,14 +46,19 @@ impl Tools {
         let path = ctx.profiles().join("tools.lock");
         let text = fs::read_to_string(&path)?;
         let lock: Lock = toml::from_str(&text).with_context(|| format!("reading `{}`", ctx.display(&path)))?;
-        // The maker's own format is part of the name: a newer castiron may finish the tree differently.
-        let digest = Sha256::of(format!("tools-v1\n{text}"));
+        let digest = name(&text);
         let root = ctx.derived("tools").join(digest.short());
         let tools = Self { root, digest, lock };
         if !tools.root.is_dir() {
             tools.make(ctx)?;
         }
         Ok(tools)
+    }
+
+    /// Where the tree of the project's lock lies, once it is made.
+    pub fn folder(ctx: &Context) -> Result<PathBuf> {
+        let text = fs::read_to_string(&ctx.profiles().join("tools.lock"))?;
+        Ok(ctx.derived("tools").join(name(&text).short()))
     }
 
     /// A sandbox over this tree.
@@ -115,6 +120,11 @@ impl Tools {
         step.done();
         Ok(())
     }
+}
+
+/// The maker's own format is part of the name: a newer castiron may finish the tree differently.
+fn name(lock: &str) -> Sha256 {
+    Sha256::of(format!("tools-v1\n{lock}"))
 }
 
 fn finish(tree: &Path) -> Result<()> {

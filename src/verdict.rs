@@ -25,15 +25,16 @@ pub struct Verdict {
     pub healthy: bool,
     /// The checks, in the order in which they were made.
     pub checks: Vec<Check>,
-    /// What the machine says of itself: `role`, `image-version`, `roothash`, `slot`, `machine-id`, `boot-id`, `firmware`,
-    /// `secure-boot`, `var-bytes`, `uptime-seconds` …
+    /// What the machine says of itself: `role`, `image-version`, `debug-shell`, `roothash`, `slot`, `grub-variables` (those of
+    /// the environment block), `machine-id`, `boot-id`, `kernel`, `firmware` (bios, uefi), `secure-boot` (enabled, disabled,
+    /// absent), `var-bytes`, `uptime-seconds`. One that cannot be had is left out.
     pub facts: std::collections::BTreeMap<String, String>,
 }
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Its name: `system-running`, `no-failed-unit`, `verity`, `var`, `etc`, `slot-good`.
+    /// Its name: `system-running`, `no-failed-unit`, `verity`, `var`, `etc`, `machine-id`, `slot-good`.
     pub name: String,
     /// Whether it is as it should be.
     pub passed: bool,

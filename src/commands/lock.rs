@@ -6,12 +6,52 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::context::Context;
+use crate::lock::{self, Difference, FILE, Options, TOOLS_FILE, ToolsList};
+use crate::profile;
 
 /// Arguments of `castiron lock`.
 #[derive(Debug, Args)]
-pub struct Lock {}
+pub struct Lock {
+    /// Compare the lock with the profiles, offline; write nothing
+    #[arg(long, conflicts_with_all = ["upgrade", "allow_older", "tools"])]
+    check: bool,
+    /// Let only this package move, and what it needs; may be repeated
+    #[arg(long, value_name = "PACKAGE")]
+    upgrade: Vec<String>,
+    /// Accept indices that are older than the lock
+    #[arg(long)]
+    allow_older: bool,
+    /// Resolve the packages of the tools tree instead, from `profiles/tools.toml`
+    #[arg(long)]
+    tools: bool,
+}
 
 /// Runs the verb.
-pub fn run(_ctx: &Context, _args: Lock) -> Result<ExitCode> {
-    anyhow::bail!("not yet")
+pub fn run(ctx: &Context, args: Lock) -> Result<ExitCode> {
+    if args.check {
+        let lock = lock::load(ctx)?;
+        lock.check_all(&profile::load_all(ctx)?)?;
+        ctx.ui.note(format!("`profiles/{FILE}` answers the profiles ({} packages)", lock.packages.len()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = Options { upgrade: args.upgrade, allow_older: args.allow_older };
+    let name = if args.tools { TOOLS_FILE } else { FILE };
+    let old = ctx.profiles().join(name).exists().then(|| lock::load_from(ctx, name)).transpose()?;
+    let new = if args.tools {
+        lock::resolve_tools(ctx, &ToolsList::load(ctx)?, old.as_ref(), &options)?
+    } else {
+        lock::resolve(ctx, &profile::load_all(ctx)?, old.as_ref(), &options)?
+    };
+    let written = lock::save(ctx, name, &new)?;
+    let differences = Difference::all(old.as_ref(), &new);
+    for difference in &differences {
+        ctx.ui.data(difference.to_string());
+    }
+    let total = new.packages.len();
+    ctx.ui.note(match (written, differences.is_empty()) {
+        (false, _) => format!("`profiles/{name}` is up to date ({total} packages)"),
+        (true, true) => format!("`profiles/{name}` is written ({total} packages, no version changed)"),
+        (true, false) => format!("`profiles/{name}` is written: {}", Difference::summary(&differences)),
+    });
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,42 @@
 //! The lock: exactly which bytes.
 //!
-//! In: the profiles, the archive's signed indices. Out: [`Lock`], kept as `profiles/castiron.lock`.
+//! In: the profiles, the archive's signed indices. Out: [`Lock`], kept as `profiles/castiron.lock`. Runs: `apt-get`, `apt-cache`
+//! of the tools tree.
+//!
+//! ```text
+//! key → archive (signed indices) → index (one table) → resolve (noble's own apt) → Lock → file, diff
+//! ```
+//!
+//! The lock stores the request that it answers, so that whether it still does is known offline. It is the only place where
+//! versions are decided: everything after it goes by digest.
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::context::Context;
 use crate::digest::Sha256;
+use crate::download;
+use crate::profile::{Archive, Profile};
+use crate::store::Store;
+use crate::tools::Tools;
+
+mod archive;
+mod diff;
+mod file;
+mod index;
+mod key;
+mod release;
+mod resolve;
+mod wish;
+
+pub use diff::Difference;
+pub use file::{FILE, TOOLS_FILE, load, load_from, save};
+pub use wish::ToolsList;
+
+use wish::Wish;
 
 /// The layer of packages that only the initrd is made with.
 pub const INITRD: &str = "initrd";
@@ -55,18 +85,86 @@ impl Lock {
     pub fn layer<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Package> {
         self.packages.iter().filter(move |p| p.layers.iter().any(|l| l == name))
     }
-}
 
-/// The file's name in `profiles/`.
-pub const FILE: &str = "castiron.lock";
-
-/// tmp
-pub fn load(ctx: &crate::context::Context) -> anyhow::Result<Lock> {
-    Ok(toml::from_str(&crate::fs::read_to_string(&ctx.profiles().join(FILE))?)?)
-}
-impl Lock {
-    /// tmp
-    pub fn check(&self, _: &[crate::profile::Profile]) -> anyhow::Result<()> {
-        Ok(())
+    /// An error that names every difference, where this lock does not answer these profiles (some or all). Offline.
+    pub fn check(&self, profiles: &[Profile]) -> Result<()> {
+        wish::compare(&self.request, &wish::of_profiles(profiles)?, wish::Extent::Some)
     }
+
+    /// The same for all profiles at once: what the lock holds besides is a difference, too.
+    pub fn check_all(&self, profiles: &[Profile]) -> Result<()> {
+        wish::compare(&self.request, &wish::of_profiles(profiles)?, wish::Extent::All)
+    }
+
+    /// The time for which the snapshot service is asked.
+    pub fn made(&self) -> Result<Timestamp> {
+        self.made.parse().with_context(|| format!("the lock's date `{}` is not RFC 3339", self.made))
+    }
+}
+
+/// What is asked of a new lock, beyond the profiles.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Packages that may move; all others keep their locked version. Empty: everything may move.
+    pub upgrade: Vec<String>,
+    /// Accept indices older than the lock.
+    pub allow_older: bool,
+}
+
+/// Resolves all that the profiles ask for into a new lock. `old` is what it replaces.
+pub fn resolve(ctx: &Context, profiles: &[Profile], old: Option<&Lock>, options: &Options) -> Result<Lock> {
+    let wishes = wish::of_profiles(profiles)?;
+    resolve_wishes(ctx, &wishes, wish::archive_of(profiles)?, old, options)
+}
+
+/// Resolves the packages of the tools tree into a new lock.
+pub fn resolve_tools(ctx: &Context, list: &ToolsList, old: Option<&Lock>, options: &Options) -> Result<Lock> {
+    resolve_wishes(ctx, &list.wishes(), &list.archive(), old, options)
+}
+
+fn resolve_wishes(
+    ctx: &Context,
+    wishes: &[Wish],
+    archive: &Archive,
+    old: Option<&Lock>,
+    options: &Options,
+) -> Result<Lock> {
+    let store = Store::new(&ctx.store);
+    let _hold = store.hold(ctx)?;
+    let tools = file::load_from(ctx, TOOLS_FILE)?;
+    let key = archive::key(ctx, &store, archive, &tools.packages)?;
+    let not_before = old.filter(|_| !options.allow_older).map(Lock::made).transpose()?;
+    let indices = archive::indices(ctx, &store, archive, &key, not_before)?;
+    let index = index::Index::read(&indices)?;
+    wish::check_names(ctx, wishes, &index)?;
+    let pins = resolve::pins(ctx, old, &options.upgrade, &index)?;
+    let tools = Tools::ensure(ctx)?;
+    let mut packages = resolve::Apt::new(ctx, &tools, &indices, &key)?.all(wishes, pins, &index)?;
+    packages.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+    let lock = Lock { schema: file::SCHEMA, made: indices.made.to_string(), request: wish::request(wishes), packages };
+    Ok(match old {
+        // An archive that moved on without touching our packages changes nothing.
+        Some(old) if old.request == lock.request && old.packages == lock.packages => old.clone(),
+        _ => lock,
+    })
+}
+
+/// Base addresses and folders to try, in order: the command line's, then the profile's.
+pub fn mirrors(ctx: &Context, archive: &Archive) -> Vec<String> {
+    let profiles = archive.mirrors.iter().map(|mirror| {
+        if download::is_address(mirror) { mirror.clone() } else { ctx.project.join(mirror).display().to_string() }
+    });
+    let mut mirrors: Vec<String> = Vec::new();
+    for mirror in ctx.mirrors.iter().cloned().chain(profiles) {
+        let mirror = mirror.trim_end_matches('/').to_owned();
+        if !mirrors.contains(&mirror) {
+            mirrors.push(mirror);
+        }
+    }
+    mirrors
+}
+
+/// A path below each of the mirrors.
+pub fn below(mirrors: &[String], path: &str) -> Vec<String> {
+    mirrors.iter().map(|mirror| format!("{mirror}/{path}")).collect()
 }

@@ -3,11 +3,88 @@
 //! In: `profiles/base.toml` and `profiles/<role>.toml`. Out: [`Profile`], complete and checked; nothing changes it afterwards.
 //!
 //! Each file is parsed alone, so every span belongs to the file that wrote it; then the chain of `extends` is merged:
-//! lists add up (parent first), single values of the child win.
+//! lists add up (parent first), single values of the child win. All files are read and checked whichever role is
+//! asked for: one lock serves all of them, so one cannot be right while another is wrong.
+
+mod check;
+mod file;
+mod merge;
+mod set;
+mod sizes;
+mod trace;
+mod value;
 
 use std::path::PathBuf;
 
+use anyhow::Result;
+
+use crate::context::Context;
+use crate::diagnostic::{literal, suggest};
 use crate::digest::Sha256;
+use crate::document;
+use crate::error::{Failure, Kind};
+
+use set::{BASE, Set};
+pub use trace::Traced;
+
+/// The names of all roles, sorted: every file of `profiles/` but `base.toml`.
+pub fn roles(ctx: &Context) -> Result<Vec<String>> {
+    set::roles(ctx)
+}
+
+/// A role's profile. One error shows all problems of all profiles.
+pub fn load(ctx: &Context, role: &str) -> Result<Profile> {
+    known(ctx, role)?;
+    let set = Set::read(ctx)?;
+    merged(&set, role)
+}
+
+/// The profiles of all roles, sorted by name. One error shows all problems of all profiles.
+pub fn load_all(ctx: &Context) -> Result<Vec<Profile>> {
+    let set = Set::read(ctx)?;
+    set.names.iter().filter(|name| *name != BASE).map(|role| merged(&set, role)).collect()
+}
+
+/// Checks every file of `profiles/`, and says how many there are.
+pub fn check(ctx: &Context) -> Result<usize> {
+    Ok(Set::read(ctx)?.names.len())
+}
+
+/// The settings of a role as they are written, the file that each came from, and the chain of profiles, root first.
+pub fn trace(ctx: &Context, role: &str) -> Result<(Vec<String>, Traced)> {
+    known(ctx, role)?;
+    let set = Set::read(ctx)?;
+    let chain = set.chain(role).unwrap_or_default();
+    Ok((chain.iter().map(|written| written.name.clone()).collect(), trace::trace(&chain)?))
+}
+
+/// The JSON Schema of profiles.
+pub fn schema() -> schemars::Schema {
+    document::schema::<file::ProfileFile>()
+}
+
+fn merged(set: &Set, role: &str) -> Result<Profile> {
+    let chain = set.chain(role).unwrap_or_default();
+    merge::merge(&chain).map_err(|gaps| anyhow::anyhow!("`{role}` was checked and has no `{}`", gaps.join("`, `")))
+}
+
+fn known(ctx: &Context, role: &str) -> Result<()> {
+    let roles = roles(ctx)?;
+    if roles.iter().any(|r| r == role) {
+        return Ok(());
+    }
+    let failure = if role == BASE {
+        Failure::new(Kind::Input, format!("`{BASE}` is no role, but what roles extend"))
+    } else {
+        Failure::new(Kind::Input, format!("no role {}", literal(role)))
+    };
+    let hint = suggest(role, roles.iter().map(String::as_str));
+    Err(match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+    .into())
+}
 
 /// A role's profile, merged over all that it extends.
 #[derive(Clone, Debug)]
@@ -102,28 +179,4 @@ pub struct Archive {
     pub components: Vec<String>,
     /// Fingerprint of the key that signs the suites, 40 hexadecimal digits.
     pub key: String,
-}
-
-/// tmp
-pub fn load(_ctx: &crate::context::Context, role: &str) -> anyhow::Result<Profile> {
-    let l = |n: &str| Layer { name: n.into(), packages: vec![] };
-    Ok(Profile {
-        name: role.into(),
-        description: String::new(),
-        layers: vec![l("base"), l(role)],
-        overlays: vec!["base".into()],
-        units: vec![],
-        files: vec![],
-        kernel: Kernel { flavour: "virtual".into(), arguments: vec![] },
-        initrd: Initrd { packages: vec!["dracut".into()], overlays: vec!["initrd".into()] },
-        boot_packages: vec![],
-        image: Image { size: 4 << 30, slot: 1 << 30, verity: 16 << 20, esp: 256 << 20 },
-        archive: Archive {
-            mirrors: vec![],
-            snapshot: String::new(),
-            suites: vec![],
-            components: vec![],
-            key: String::new(),
-        },
-    })
 }

@@ -213,6 +213,9 @@ impl<'a> Planning<'a> {
             &time,
             "-root-time",
             &time,
+            // The tree's own entry is none that a tar from a pipe keeps: without this the root were writable by all.
+            "-root-mode",
+            "0755",
         ])
         .reads_stdin()
         .run_fed(ctx, |stdin| {

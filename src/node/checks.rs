@@ -1,0 +1,206 @@
+//! What makes a machine healthy, one function a check: what was found, or what is wrong.
+//!
+//! Runs: `systemctl`, `journalctl`, `veritysetup`. Everything else is read from /proc, /sys, /etc, /var and /efi.
+
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::fs;
+use crate::grubenv::EnvBlock;
+use crate::node::machine::Machine;
+use crate::node::mounts::Mount;
+use crate::node::slot::{self, Slot};
+use crate::node::tool;
+
+/// Where the upper side of /etc lies.
+const ETC_UPPER: &str = "/var/lib/overlay/etc/upper";
+
+/// What a partition may leave free at the disk's end: the second partition table and alignment.
+const SLACK: u64 = 4 << 20;
+
+/// A unit and its last words, as many as a verdict can carry.
+const UNITS: usize = 10;
+const LAST_LINES: &str = "5";
+
+/// The state of the whole system is `running`; `wait` lets its boot end first.
+pub(crate) fn system_running(wait: bool) -> Result<String> {
+    let waiting: &[&str] = if wait { &["--wait"] } else { &[] };
+    // Its exit code repeats the word.
+    let said = tool::run(&[&["systemctl", "is-system-running"], waiting].concat())?;
+    let state = said.out.trim().to_owned();
+    ensure!(!state.is_empty(), "{:#}", said.success().err().context("`systemctl is-system-running` said nothing")?);
+    ensure!(state == "running", "the system is `{state}`");
+    Ok(state)
+}
+
+#[derive(Deserialize)]
+struct Unit {
+    unit: String,
+}
+
+/// No unit has failed.
+pub(crate) fn no_failed_unit() -> Result<String> {
+    let said = tool::run(&["systemctl", "list-units", "--state=failed", "--all", "--output=json"])?.success()?;
+    let units: Vec<Unit> = serde_json::from_str(&said).context("reading what `systemctl list-units` said")?;
+    if units.is_empty() {
+        return Ok("none".to_owned());
+    }
+    let told: Vec<String> = units.iter().take(UNITS).map(|unit| last_words(&unit.unit)).collect();
+    let more = units.len().saturating_sub(UNITS);
+    let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
+    bail!("{}{more}", told.join("\n"));
+}
+
+fn last_words(unit: &str) -> String {
+    let journal = ["journalctl", "--boot", "--no-pager", "--output=cat", "--lines", LAST_LINES, "--unit", unit];
+    let words = tool::run(&journal).and_then(tool::Said::success).unwrap_or_else(|error| format!("{error:#}"));
+    let words = words.lines().map(|line| format!("  | {}", line.chars().take(300).collect::<String>()));
+    [format!("`{unit}` failed")].into_iter().chain(words).collect::<Vec<_>>().join("\n")
+}
+
+/// `/` lies on an active, undamaged dm-verity device with the root hash that the kernel was given.
+pub(crate) fn verity(machine: &Machine) -> Result<String> {
+    let root = mounted(machine, "/")?;
+    let device = machine.block_device(&root.device)?;
+    let uuid = fs::read_to_string(&device.join("dm/uuid")).unwrap_or_default();
+    ensure!(uuid.starts_with("CRYPT-VERITY-"), "`/` is on `{}`, which is no dm-verity device", root.source);
+    let name = fs::read_to_string(&device.join("dm/name"))?;
+    let said = tool::run(&["veritysetup", "status", name.trim()])?.success()?;
+    let field = |wanted: &str| {
+        let found = said.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == wanted);
+        found.map(|(_, value)| value.trim()).with_context(|| format!("`veritysetup status` names no `{wanted}`"))
+    };
+    ensure!(field("type")? == "VERITY", "`veritysetup status` says that the type is `{}`", field("type")?);
+    ensure!(field("status")? == "verified", "dm-verity says that `/` is {}", field("status")?);
+    ensure!(field("mode")? == "readonly", "the dm-verity device is {}", field("mode")?);
+    let wanted = machine.kernel_argument("roothash")?.context("the kernel command line has no `roothash=`")?;
+    let found = field("root hash")?;
+    ensure!(found == wanted, "the root hash is `{found}`, but the kernel command line says `{wanted}`");
+    let flags = field("flags").unwrap_or("none");
+    Ok(format!("{} on `{}`, verified, root hash {found}, flags: {flags}", root.kind, root.source))
+}
+
+/// What /var is.
+pub(crate) struct Var {
+    /// Length of its filesystem in bytes.
+    pub(crate) bytes: u64,
+    found: String,
+}
+
+impl Var {
+    /// For people.
+    pub(crate) fn found(&self) -> String {
+        self.found.clone()
+    }
+}
+
+/// /var is mounted writable from the disk's own `var` partition, which reaches the disk's end and is filled by its filesystem.
+pub(crate) fn var(machine: &Machine) -> Result<Var> {
+    let mount = mounted(machine, "/var")?;
+    let source = &mount.source;
+    ensure!(mount.kind == "ext4", "`/var` is {} from `{source}`, not ext4", mount.kind);
+    ensure!(mount.is_writable(), "`/var` is read-only");
+    let partition = machine.block_device(&mount.device)?;
+    let event = fs::read_to_string(&partition.join("uevent"))?;
+    let property = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    ensure!(property("PARTNAME") == Some("var"), "`/var` is on `{source}`, which is no partition named `var`");
+    let disk = partition.parent().context("the partition has no disk")?;
+    let root_disks = root_disks(machine)?;
+    ensure!(root_disks.iter().all(|root| root == disk), "`/var` is on `{source}`, another disk than `/`");
+
+    let start = sectors(&partition.join("start"))?;
+    let size = sectors(&partition.join("size"))?;
+    let rest = sectors(&disk.join("size"))?.saturating_sub(start + size);
+    ensure!(rest <= SLACK, "the partition of `/var` leaves {rest} bytes free at the disk's end");
+    let device = property("DEVNAME").context("the partition has no device node")?;
+    let bytes = ext4_bytes(&machine.path(Path::new("/dev").join(device)))?;
+    ensure!(
+        bytes <= size && size - bytes < 1 << 20,
+        "the filesystem of `/var` has {bytes} bytes, its partition {size}"
+    );
+    Ok(Var { bytes, found: format!("ext4 from `{source}`, writable, {bytes} bytes, up to the disk's end") })
+}
+
+/// The disks that hold root image and hash tree.
+fn root_disks(machine: &Machine) -> Result<Vec<PathBuf>> {
+    let device = machine.block_device(&mounted(machine, "/")?.device)?;
+    let below = fs::list(&device.join("slaves"))?;
+    below
+        .iter()
+        .map(|link| {
+            let partition = link.canonicalize().with_context(|| format!("following `{}`", link.display()))?;
+            Ok(partition.parent().context("the partition has no disk")?.to_owned())
+        })
+        .collect()
+}
+
+/// A number of 512-byte sectors, as sysfs counts whatever the disk's own are, in bytes.
+fn sectors(path: &Path) -> Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let count: u64 = text.trim().parse().with_context(|| format!("reading `{}`", path.display()))?;
+    Ok(count * 512)
+}
+
+/// Length of an ext4 filesystem, from its superblock (kernel documentation, `filesystems/ext4/super`).
+///
+/// statvfs() would do but for the overhead that it takes off, which hides a filesystem that was grown only in part.
+fn ext4_bytes(device: &Path) -> Result<u64> {
+    let reading = || format!("reading the superblock of `{}`", device.display());
+    let mut file = fs::open(device)?;
+    file.seek(SeekFrom::Start(1024)).with_context(reading)?;
+    let mut superblock = [0; 1024];
+    file.read_exact(&mut superblock).with_context(reading)?;
+    let number = |at: usize| u64::from(u32::from_le_bytes(superblock[at..at + 4].try_into().expect("has four bytes")));
+    ensure!(superblock[0x38..0x3a] == [0x53, 0xef], "`{}` holds no ext4 filesystem", device.display());
+    let is_64_bit = number(0x60) & 0x80 != 0;
+    let blocks = number(0x04) | if is_64_bit { number(0x150) << 32 } else { 0 };
+    let shift = 10 + number(0x18);
+    blocks.checked_mul(1_u64.checked_shl(shift as u32).unwrap_or(0)).context("has no sane length").with_context(reading)
+}
+
+/// /etc is the overlay whose upper side lies on /var.
+pub(crate) fn etc(machine: &Machine) -> Result<String> {
+    let mount = mounted(machine, "/etc")?;
+    ensure!(mount.kind == "overlay", "`/etc` is {} from `{}`, not an overlay", mount.kind, mount.source);
+    ensure!(mount.is_writable(), "`/etc` is read-only");
+    // The initrd mounted it and names its folders as it saw them, below `/sysroot`.
+    let upper = mount.option("upperdir").unwrap_or_default();
+    ensure!(upper.ends_with(ETC_UPPER), "the upper side of `/etc` is `{upper}`, not `{ETC_UPPER}`");
+    Ok(format!("overlay, writable, upper side `{ETC_UPPER}`"))
+}
+
+/// The machine has an identity of its own, kept on /var.
+pub(crate) fn machine_id(machine: &Machine) -> Result<String> {
+    let id = machine.read("/etc/machine-id")?;
+    let plain = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
+    ensure!(plain, "`/etc/machine-id` is `{id}`, not 32 hexadecimal digits");
+    ensure!(
+        machine.mount("/etc/machine-id")?.is_none(),
+        "`/etc/machine-id` is for this boot only: something is mounted on it"
+    );
+    let kept = machine.read(format!("{ETC_UPPER}/machine-id")).context("`/etc/machine-id` is not kept on `/var`")?;
+    ensure!(kept == id, "`/etc/machine-id` is `{id}`, but `/var` keeps `{kept}`");
+    Ok(format!("{id}, kept on `/var`"))
+}
+
+/// The booted slot has all its tries.
+pub(crate) fn slot_good(machine: &Machine) -> Result<String> {
+    let slot = Slot::booted(machine)?;
+    let block = EnvBlock::read(&slot::block_path(machine))?;
+    let told = variables(&block);
+    ensure!(slot::is_good(&block, slot), "slot {slot} is not marked good: {told}");
+    Ok(format!("slot {slot} is good: {told}"))
+}
+
+/// GRUB's variables in one line.
+pub(crate) fn variables(block: &EnvBlock) -> String {
+    let told: Vec<String> = block.variables().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    told.join(", ")
+}
+
+fn mounted(machine: &Machine, point: &str) -> Result<Mount> {
+    machine.mount(point)?.with_context(|| format!("nothing is mounted on `{point}`"))
+}
