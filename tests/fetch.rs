@@ -85,8 +85,8 @@ fn what_left_the_archive_is_named_all_at_once() {
         3,
         &[
             "2 locked packages have left the archive\n",
-            "    one 1\n",
-            "    two 1\n",
+            "\n  one 1\n",
+            "\n  two 1\n",
             "the snapshot service does not help",
             "hint: castiron lock",
         ],

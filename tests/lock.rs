@@ -148,7 +148,9 @@ fn clashing_pins_of_two_roles_are_named() {
     let (project, _server, _) = world(&packages());
     project.profile("node", "description = \"node\"\nextends = \"base\"\npackages = [\"zsh=1\"]\n");
     project.profile("other", "description = \"other\"\nextends = \"base\"\npackages = [\"zsh=2\"]\n");
-    project.run(&["lock"]).expect(2, &["`zsh` is pinned to `1` by `node` and to `2` by `other`"]);
+    project
+        .run(&["lock"])
+        .expect(2, &["two versions of the package `zsh`", "profiles/node.toml:3:13", "profiles/other.toml:3:13"]);
 }
 
 #[test]

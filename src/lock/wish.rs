@@ -95,10 +95,6 @@ pub fn of_profiles(profiles: &[Profile]) -> Result<Vec<Wish>> {
     for profile in profiles {
         let mut parent: Option<String> = None;
         for layer in &profile.layers {
-            if [INITRD, BOOT, TOOLS].contains(&layer.name.as_str()) {
-                problems
-                    .push(format!("a profile cannot be called `{}`: castiron has a layer of that name", layer.name));
-            }
             let mut packages = layer.packages.clone();
             if parent.is_none() {
                 packages.push(format!("linux-image-{}", profile.kernel.flavour));
@@ -120,7 +116,6 @@ pub fn of_profiles(profiles: &[Profile]) -> Result<Vec<Wish>> {
         initrd.extend(profile.initrd.packages.iter().cloned());
         boot.extend(profile.boot_packages.iter().cloned());
     }
-    problems.extend(clashing_pins(&wishes));
     if !problems.is_empty() {
         let message = format!("the profiles contradict each other\n  {}", problems.join("\n  "));
         return Err(Failure::new(Kind::Input, message).into());
@@ -159,26 +154,6 @@ pub fn request(wishes: &[Wish]) -> BTreeMap<String, Vec<String>> {
 /// The name of `name` or `name=version`.
 pub fn name_of(package: &str) -> &str {
     package.split_once('=').map_or(package, |(name, _)| name)
-}
-
-fn clashing_pins(wishes: &[Wish]) -> Vec<String> {
-    let mut pins: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
-    for wish in wishes {
-        for package in &wish.packages {
-            if let Some((name, version)) = package.split_once('=') {
-                let layer = format!("`{}`", wish.layer);
-                pins.entry(name).or_default().entry(version).or_default().push(layer);
-            }
-        }
-    }
-    pins.into_iter()
-        .filter(|(_, versions)| versions.len() > 1)
-        .map(|(name, versions)| {
-            let sides: Vec<String> =
-                versions.iter().map(|(version, layers)| format!("`{version}` by {}", layers.join(", "))).collect();
-            format!("`{name}` is pinned to {}", sides.join(" and to "))
-        })
-        .collect()
 }
 
 /// How much of what a lock answers is asked for.
