@@ -162,6 +162,11 @@ fn check_compares_offline_and_names_every_difference() {
     project.profile("node", "description = \"node\"\nextends = \"base\"\npackages = [\"zsh\"]\n");
     project.profile("other", "description = \"other\"\nextends = \"base\"\npackages = [\"extra\"]\n");
     project.run(&["lock", "--check"]).expect(2, &["`node`: - extra", "`node`: + zsh", "`other`: + extra"]);
+    let base = project.path("profiles/base.toml");
+    let text = fs::read_to_string(&base).unwrap().replace("[\"noble\", \"noble-security\"]", "[\"noble\"]");
+    fs::write(&base, text).unwrap();
+    let changed = "`[archive]`: suites were `noble noble-security` and are `noble`";
+    project.run(&["lock", "--check"]).expect(2, &[changed]);
     assert!(server.requests().is_empty());
 }
 

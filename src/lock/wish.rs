@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use super::index::Index;
-use super::{BOOT, INITRD};
+use super::{Asked, BOOT, INITRD, Lock};
 use crate::context::Context;
 use crate::error::{Failure, Kind};
 use crate::fs;
@@ -166,10 +166,20 @@ pub enum Extent {
 }
 
 /// An error that names every difference between what a lock answers and what is asked for.
-pub fn compare(locked: &BTreeMap<String, Vec<String>>, wishes: &[Wish], extent: Extent) -> Result<()> {
-    let asked = request(wishes);
+pub fn compare(lock: &Lock, wishes: &[Wish], archive: &Archive, extent: Extent) -> Result<()> {
+    let (locked, asked) = (&lock.request, request(wishes));
     let none = Vec::new();
     let mut lines = Vec::new();
+    let now = Asked::of(archive);
+    for (what, old, new) in [
+        ("suites", lock.archive.suites.join(" "), now.suites.join(" ")),
+        ("components", lock.archive.components.join(" "), now.components.join(" ")),
+        ("key", lock.archive.key.clone(), now.key),
+    ] {
+        if old != new {
+            lines.push(format!("`[archive]`: {what} were `{old}` and are `{new}`"));
+        }
+    }
     for layer in locked.keys().chain(asked.keys()).collect::<BTreeSet<_>>() {
         let (before, now) = (locked.get(layer).unwrap_or(&none), asked.get(layer).unwrap_or(&none));
         // Layers of other roles, and what other roles want for the layers that all share.

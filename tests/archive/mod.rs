@@ -207,6 +207,7 @@ impl Project {
             "schema = 1\nmade = \"2026-01-02T03:04:05Z\"\n\n[request]\nbase = [\"basis\", \"linux-image-virtual\"]\n\
                         boot = [\"shim\"]\ninitrd = [\"dracut\"]\nnode = [\"extra\"]\n"
                 .to_owned();
+        text.push_str(&self.asked());
         text.extend(packages.iter().map(|p| p.locked("base")));
         write(&self.path("profiles/castiron.lock"), text);
     }
@@ -215,7 +216,15 @@ impl Project {
     pub fn tools_lock(&self, keyring: &Deb) {
         let text =
             "schema = 1\nmade = \"2024-04-25T00:00:00Z\"\n\n[request]\ntools = [\"ubuntu-keyring\"]\n".to_owned();
-        write(&self.path("profiles/tools.lock"), text + &keyring.locked("tools"));
+        write(&self.path("profiles/tools.lock"), text + &self.asked() + &keyring.locked("tools"));
+    }
+
+    /// A lock's table of the archive that `[archive]` in base.toml names.
+    fn asked(&self) -> String {
+        let base = fs::read_to_string(self.path("profiles/base.toml")).unwrap();
+        let wanted = ["suites", "components", "key"];
+        let lines = base.lines().filter(|line| wanted.iter().any(|w| line.starts_with(&format!("{w} = "))));
+        format!("\n[archive]\n{}\n", lines.collect::<Vec<_>>().join("\n"))
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
