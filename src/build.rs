@@ -17,6 +17,7 @@ use crate::lock::{self, BOOT, Lock};
 use crate::profile::{self, Profile};
 use crate::release::manifest::{LockFacts, Manifest, Role, SCHEMA};
 use crate::release::{self, Place};
+use crate::store::Store;
 use crate::system::{Options, Planning};
 use crate::tools::Tools;
 
@@ -42,6 +43,8 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
     let profiles = request.roles.iter().map(|role| profile::load(ctx, role)).collect::<Result<Vec<_>>>()?;
     let lock = lock::load(ctx)?;
     lock.check(&profiles)?;
+    // `castiron store gc` waits until this build has ended.
+    let _hold = Store::new(&ctx.store).hold(ctx)?;
     let tools = Tools::ensure(ctx)?;
     let options = Options {
         version: request.version.clone().unwrap_or_else(|| day(&lock)),
@@ -74,8 +77,8 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
         debug_shell: options.debug_shell,
         lock: LockFacts {
             made: lock.made.clone(),
-            sha256: Sha256::of_file(&ctx.profiles().join(lock::FILE))?.0,
-            tools_sha256: Sha256::of_file(&ctx.profiles().join("tools.lock"))?.0,
+            sha256: Sha256::of_file(&lock::path(ctx, lock::FILE))?.0,
+            tools_sha256: Sha256::of_file(&lock::path(ctx, lock::TOOLS_FILE))?.0,
         },
         tools: tool_versions(&tools),
         roles: roles.into_iter().collect(),
@@ -95,7 +98,7 @@ fn place(ctx: &Context, request: &Request, options: &Options, lock: &Lock, plans
     let mut esp = crate::rootfs::overlay::Overlay::default();
     esp.add_folder(&ctx.project.join("overlays/esp"), "overlay esp")?;
     planned.input("overlay esp", esp.digest()?);
-    planned.input("lock", Sha256::of_file(&ctx.profiles().join(lock::FILE))?.0);
+    planned.input("lock", Sha256::of_file(&lock::path(ctx, lock::FILE))?.0);
     let profiles: Vec<String> = plans.iter().map(Planning::disk_facts).collect();
     planned.input("disk", profiles.join(" "));
     let mut formats = request.formats.clone();

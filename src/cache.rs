@@ -6,6 +6,7 @@
 //! them changed (after mkosi's cache manifest). A result is checked against its digests each time that it is used.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -57,7 +58,7 @@ impl Planned {
     pub fn key(&self) -> Sha256 {
         let mut text = format!("{} {}\n", self.stage, self.name);
         for (name, value) in &self.inputs {
-            text.push_str(&format!("{name} = {value}\n"));
+            let _ = writeln!(text, "{name} = {value}");
         }
         Sha256::of(text)
     }
@@ -66,22 +67,22 @@ impl Planned {
     ///
     /// `text` says what is being done. Two processes that want the same result wait for each other.
     pub fn ensure(&self, ctx: &Context, text: &str, make: impl FnOnce(&Path, &Step) -> Result<()>) -> Result<PathBuf> {
-        let shelf = ctx.derived(FOLDER).join(format!("{}-{}", self.stage, self.name));
-        fs::create_dir_all(&shelf)?;
+        let results = ctx.derived(FOLDER).join(format!("{}-{}", self.stage, self.name));
+        fs::create_dir_all(&results)?;
         let key = self.key();
-        let folder = shelf.join(key.short());
+        let folder = results.join(key.short());
         let lock =
-            File::create(shelf.join(format!(".{}.lock", key.short()))).context("creating a stage's lock file")?;
+            File::create(results.join(format!(".{}.lock", key.short()))).context("creating a stage's lock file")?;
         lock.lock().context("waiting for another build of the same stage")?;
 
         let step = ctx.ui.step(self.stage, text);
-        match self.check(&folder) {
+        match Self::check(&folder) {
             Ok(true) => {
                 self.explain(ctx, &format!("reused: no input changed (key {})", key.short()));
                 step.cached("no input changed");
                 return Ok(folder);
             }
-            Ok(false) => self.explain(ctx, &format!("ran: {}", self.changes(&shelf))),
+            Ok(false) => self.explain(ctx, &format!("ran: {}", self.changes(&results))),
             Err(why) => {
                 ctx.ui.warn(format!(
                     "a cached result of `{} {}` is damaged and made again: {why:#}",
@@ -92,8 +93,8 @@ impl Planned {
         }
         let temporary = tempfile::Builder::new()
             .prefix(".making-")
-            .tempdir_in(&shelf)
-            .with_context(|| format!("creating a folder in `{}`", shelf.display()))?;
+            .tempdir_in(&results)
+            .with_context(|| format!("creating a folder in `{}`", results.display()))?;
         make(temporary.path(), &step)?;
         let mut files = BTreeMap::new();
         for path in fs::list(temporary.path())? {
@@ -110,7 +111,7 @@ impl Planned {
     }
 
     /// Whether a result is there; an error when it is there and damaged.
-    fn check(&self, folder: &Path) -> Result<bool> {
+    fn check(folder: &Path) -> Result<bool> {
         if !folder.join(RECORD).exists() {
             return Ok(false);
         }
@@ -124,9 +125,9 @@ impl Planned {
         Ok(true)
     }
 
-    /// Which inputs differ from those of the newest result on the same shelf.
-    fn changes(&self, shelf: &Path) -> String {
-        let newest = fs::list(shelf)
+    /// Which inputs differ from those of the newest result of the same stage.
+    fn changes(&self, results: &Path) -> String {
+        let newest = fs::list(results)
             .unwrap_or_default()
             .into_iter()
             .filter_map(|folder| {
@@ -144,7 +145,7 @@ impl Planned {
             match old.inputs.get(name) {
                 None => changed.push(format!("{name} is new")),
                 Some(before) if before != value => {
-                    changed.push(format!("{name} changed ({} → {})", short(before), short(value)))
+                    changed.push(format!("{name} changed ({} → {})", short(before), short(value)));
                 }
                 Some(_) => {}
             }

@@ -37,6 +37,9 @@ struct Global {
     /// Folder of the content-addressed store and of cached stages [default: the XDG cache folder]
     #[arg(long, global = true, value_name = "DIR", env = "CASTIRON_STORE")]
     store: Option<PathBuf>,
+    /// Lock to write and read [default: profiles/castiron.lock]
+    #[arg(long, global = true, value_name = "FILE", env = "CASTIRON_LOCK")]
+    lock_file: Option<PathBuf>,
     /// A copy of Ubuntu's archive (URL or folder) to try before those of the profiles; may be repeated
     #[arg(long, global = true, value_name = "URL|DIR")]
     mirror: Vec<String>,
@@ -127,7 +130,8 @@ fn context(global: &Global, ui: Ui) -> Result<Context> {
     };
     let children = Children::default();
     children.watch_signals()?;
-    Ok(Context { ui, project, store, mirrors: global.mirror.clone(), explain: false, children })
+    let lock_file = global.lock_file.as_ref().map(|file| here.join(file));
+    Ok(Context { ui, project, store, lock_file, mirrors: global.mirror.clone(), explain: false, children })
 }
 
 /// `$XDG_CACHE_HOME`, or `~/.cache` (XDG Base Directory Specification 0.8).

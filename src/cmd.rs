@@ -3,6 +3,7 @@
 //! Arguments are arrays; no shell is between. The environment is the sandbox's own, nothing of the user's leaks in.
 //! A failure shows the command line, the last lines of its output and where the whole log lies.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::CommandExt as _;
@@ -139,11 +140,15 @@ impl Cmd {
     }
 
     /// Runs it while `feed` writes its stdin. Of two errors the command's own is the one that explains.
+    ///
+    /// # Panics
+    ///
+    /// Never: stdin is the pipe that this function asked for.
     pub fn run_fed(self, ctx: &Context, feed: impl FnOnce(ChildStdin) -> Result<()>) -> Result<()> {
         let mut running = self.start(ctx, Stdio::piped(), Stdio::null())?;
-        let fed = feed(running.child_mut().stdin.take().expect("stdin is a pipe"));
-        match (running.wait(), fed) {
-            (Ok(()), fed) => fed,
+        let outcome = feed(running.child_mut().stdin.take().expect("stdin is a pipe"));
+        match (running.wait(), outcome) {
+            (Ok(()), outcome) => outcome,
             (Err(error), Err(feeding)) if !is_broken_pipe(&feeding) => {
                 // The command failed because what it was fed broke off: the feeder knows why.
                 ctx.check_interrupt()?;
@@ -205,6 +210,10 @@ impl Running {
     }
 
     /// Its stdout, where it was asked to be a pipe.
+    ///
+    /// # Panics
+    ///
+    /// When it was not, or was taken before.
     pub fn stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("stdout is a pipe")
     }
@@ -262,7 +271,7 @@ impl Running {
             message.push_str("\n  | ");
             message.push_str(line);
         }
-        message.push_str(&format!("\n  whole log: {}", self.log.display()));
+        let _ = write!(message, "\n  whole log: {}", self.log.display());
         let full = tail.iter().any(|l| l.contains("No space left on device"));
         let failure = Failure::new(Kind::Tool, message);
         if full {

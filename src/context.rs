@@ -21,6 +21,8 @@ pub struct Context {
     pub project: PathBuf,
     /// The content-addressed store and, beside it, what is derived from it (tools tree, stage results).
     pub store: PathBuf,
+    /// The lock, where it is another than `profiles/castiron.lock`.
+    pub lock_file: Option<PathBuf>,
     /// Mirrors named on the command line, tried before those of the profiles.
     pub mirrors: Vec<String>,
     /// Whether each stage says why it ran or was reused.

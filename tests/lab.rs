@@ -134,7 +134,7 @@ fn qcow2() -> Vec<u8> {
     // The top bit: this cluster belongs to nobody else.
     put(3 * CLUSTER, &(cluster(4) | 1 << 63).to_be_bytes());
     put(4 * CLUSTER, &(cluster(5) | 1 << 63).to_be_bytes());
-    put(5 * CLUSTER, &[7; CLUSTER]);
+    put(5 * CLUSTER, &vec![7; CLUSTER]);
     image
 }
 
@@ -267,7 +267,8 @@ fn a_machine_with_one_failed_check_is_not_healthy() {
 
 #[test]
 fn silence_garbage_and_another_nonce_are_no_verdict() {
-    let answers: [(fn(&str) -> String, &str); 3] = [
+    type Answering = fn(&str) -> String;
+    let answers: [(Answering, &str); 3] = [
         (|_| String::new(), "nothing that counts within"),
         (|_| "login: \n".into(), "`login:` is no verdict"),
         (|nonce| verdict(&nonce[1..], true, true), "a verdict with the nonce"),

@@ -31,12 +31,13 @@ pub fn run(ctx: &Context, args: Lock) -> Result<ExitCode> {
     if args.check {
         let lock = lock::load(ctx)?;
         lock.check_all(&profile::load_all(ctx)?)?;
-        ctx.ui.note(format!("`profiles/{FILE}` answers the profiles ({} packages)", lock.packages.len()));
+        let shown = lock::path(ctx, FILE);
+        ctx.ui.note(format!("`{}` answers the profiles ({} packages)", ctx.display(&shown), lock.packages.len()));
         return Ok(ExitCode::SUCCESS);
     }
     let options = Options { upgrade: args.upgrade, allow_older: args.allow_older };
     let name = if args.tools { TOOLS_FILE } else { FILE };
-    let old = ctx.profiles().join(name).exists().then(|| lock::load_from(ctx, name)).transpose()?;
+    let old = lock::path(ctx, name).exists().then(|| lock::load_from(ctx, name)).transpose()?;
     let new = if args.tools {
         lock::resolve_tools(ctx, &ToolsList::load(ctx)?, old.as_ref(), &options)?
     } else {
@@ -47,11 +48,13 @@ pub fn run(ctx: &Context, args: Lock) -> Result<ExitCode> {
     for difference in &differences {
         ctx.ui.data(difference.to_string());
     }
+    let shown = lock::path(ctx, name);
+    let shown = ctx.display(&shown);
     let total = new.packages.len();
     ctx.ui.note(match (written, differences.is_empty()) {
-        (false, _) => format!("`profiles/{name}` is up to date ({total} packages)"),
-        (true, true) => format!("`profiles/{name}` is written ({total} packages, no version changed)"),
-        (true, false) => format!("`profiles/{name}` is written: {}", Difference::summary(&differences)),
+        (false, _) => format!("`{shown}` is up to date ({total} packages)"),
+        (true, true) => format!("`{shown}` is written ({total} packages, no version changed)"),
+        (true, false) => format!("`{shown}` is written: {}", Difference::summary(&differences)),
     });
     Ok(ExitCode::SUCCESS)
 }

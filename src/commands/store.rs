@@ -156,7 +156,7 @@ fn bytes(objects: &[Object]) -> u64 {
 fn names(ctx: &Context) -> Result<BTreeMap<Sha256, String>> {
     let mut names = BTreeMap::new();
     for name in [FILE, TOOLS_FILE] {
-        if ctx.profiles().join(name).exists() {
+        if lock::path(ctx, name).exists() {
             let Lock { packages, .. } = lock::load_from(ctx, name)?;
             names.extend(packages.into_iter().map(|p| (p.sha256, format!("{} {}", p.name, p.version))));
         }

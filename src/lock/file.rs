@@ -1,6 +1,7 @@
 //! A lock as a file: TOML, sorted, one block a package, so that two branches' locks merge.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
@@ -16,6 +17,14 @@ pub const FILE: &str = "castiron.lock";
 /// The lock of the tools tree, below `profiles/`.
 pub const TOOLS_FILE: &str = "tools.lock";
 
+/// Where a lock lies: below `profiles/`, or for [`FILE`] where the command line says.
+pub fn path(ctx: &Context, name: &str) -> PathBuf {
+    match &ctx.lock_file {
+        Some(file) if name == FILE => file.clone(),
+        _ => ctx.profiles().join(name),
+    }
+}
+
 /// The project's lock.
 pub fn load(ctx: &Context) -> Result<Lock> {
     load_from(ctx, FILE)
@@ -23,7 +32,7 @@ pub fn load(ctx: &Context) -> Result<Lock> {
 
 /// One of the project's locks: [`FILE`] or [`TOOLS_FILE`].
 pub fn load_from(ctx: &Context, name: &str) -> Result<Lock> {
-    let path = ctx.profiles().join(name);
+    let path = path(ctx, name);
     let shown = ctx.display(&path).to_string();
     if !path.exists() {
         let verb = if name == FILE { "castiron lock" } else { "git checkout profiles/tools.lock" };
@@ -43,7 +52,7 @@ pub fn load_from(ctx: &Context, name: &str) -> Result<Lock> {
 
 /// Writes a lock; the file changes only where its content does. Returns whether it did.
 pub fn save(ctx: &Context, name: &str, lock: &Lock) -> Result<bool> {
-    let path = ctx.profiles().join(name);
+    let path = path(ctx, name);
     let text = render(lock, if name == TOOLS_FILE { "castiron lock --tools" } else { "castiron lock" });
     if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
         return Ok(false);

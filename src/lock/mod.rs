@@ -33,7 +33,7 @@ mod resolve;
 mod wish;
 
 pub use diff::Difference;
-pub use file::{FILE, TOOLS_FILE, load, load_from, save};
+pub use file::{FILE, TOOLS_FILE, load, load_from, path, save};
 pub use wish::ToolsList;
 
 use wish::Wish;

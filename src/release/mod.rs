@@ -12,6 +12,7 @@ pub mod paths;
 mod sbom;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -138,7 +139,7 @@ impl Draft {
                 Some(digest) => *digest,
                 None => Sha256::of_file(&path)?.0,
             };
-            sums.push_str(&format!("{digest}  {name}\n"));
+            let _ = writeln!(sums, "{digest}  {name}");
             fs::sync(&path)?;
         }
         fs::write_atomic(&folder.join(SUMS), &sums)?;

@@ -14,6 +14,7 @@
 pub mod initrd;
 pub mod overlay;
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -192,7 +193,7 @@ fn repository_index(ctx: &Context, packages: &[&Package]) -> Result<String> {
             .with_context(|| format!("reading the package `{}`", package.name))?;
         index.push_str(control.trim_end());
         let path = in_sandbox(&store, ctx, package).replacen("/mnt/", "store/", 1);
-        index.push_str(&format!("\nFilename: {path}\nSize: {}\nSHA256: {}\n\n", package.size, package.sha256));
+        let _ = write!(index, "\nFilename: {path}\nSize: {}\nSHA256: {}\n\n", package.size, package.sha256);
     }
     Ok(index)
 }

@@ -6,6 +6,7 @@
 //! owner never reach an image. What needs other bits is made by tmpfiles.d or by a unit.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -132,7 +133,7 @@ impl Overlay {
                 Content::File(from) => format!("file {}", Sha256::of_file(from)?.0),
                 Content::Bytes(bytes) => format!("file {}", Sha256::of(bytes)),
             };
-            text.push_str(&format!("{:o} {} {what}\n", entry.mode, path.display()));
+            let _ = writeln!(text, "{:o} {} {what}", entry.mode, path.display());
         }
         Ok(Sha256::of(text))
     }

@@ -6,6 +6,7 @@
 //! hashed as it passes, for `castiron why` and `castiron diff`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -181,7 +182,7 @@ fn edited(
 ) -> Result<Option<Vec<u8>>> {
     if path == Path::new("usr/lib/os-release") {
         let mut text = small_text(entry, size)?;
-        text.push_str(&format!("IMAGE_ID=castiron-{}\nIMAGE_VERSION={}\n", edits.role, edits.version));
+        let _ = writeln!(text, "IMAGE_ID=castiron-{}\nIMAGE_VERSION={}", edits.role, edits.version);
         return Ok(Some(text.into_bytes()));
     }
     if path == Path::new("etc/shadow") {
