@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
-use crate::context::{Children, Context};
+use crate::context::Context;
 use crate::error::{Failure, Kind};
 use crate::ui::{Ui, Verbosity};
 
@@ -128,10 +128,11 @@ fn context(global: &Global, ui: Ui) -> Result<Context> {
         Some(folder) => here.join(folder),
         None => cache_home()?.join("castiron"),
     };
-    let children = Children::default();
-    children.watch_signals()?;
-    let lock_file = global.lock_file.as_ref().map(|file| here.join(file));
-    Ok(Context { ui, project, store, lock_file, mirrors: global.mirror.clone(), explain: false, children })
+    let mut ctx = Context::new(ui, project, store);
+    ctx.lock_file = global.lock_file.as_ref().map(|file| here.join(file));
+    ctx.mirrors.clone_from(&global.mirror);
+    ctx.children.watch_signals()?;
+    Ok(ctx)
 }
 
 /// `$XDG_CACHE_HOME`, or `~/.cache` (XDG Base Directory Specification 0.8).

@@ -32,6 +32,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// The surroundings of a project, with everything else as it is by default.
+    pub fn new(ui: Ui, project: PathBuf, store: PathBuf) -> Self {
+        Self { ui, project, store, lock_file: None, mirrors: Vec::new(), explain: false, children: Children::default() }
+    }
+
     /// Where the profiles and the locks lie.
     pub fn profiles(&self) -> PathBuf {
         self.project.join("profiles")

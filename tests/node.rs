@@ -1,6 +1,6 @@
 //! `castiron-node` on machines made of folders: every check in both states, and each verb's effects.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -141,13 +141,11 @@ fn what_is_shown_is_a_profile_that_means_the_same() {
 }
 
 fn load(project: &Project, role: &str) -> castiron::profile::Profile {
-    let ctx = castiron::context::Context {
-        ui: castiron::ui::Ui::new(false, castiron::ui::Verbosity::Quiet),
-        project: project.0.path().to_owned(),
-        store: project.0.path().join("store"),
-        mirrors: Vec::new(),
-        children: castiron::context::Children::default(),
-    };
+    let ctx = castiron::context::Context::new(
+        castiron::ui::Ui::new(false, castiron::ui::Verbosity::Quiet),
+        project.0.path().to_owned(),
+        project.0.path().join("store"),
+    );
     castiron::profile::load(&ctx, role).unwrap()
 }
 
