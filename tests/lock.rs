@@ -183,7 +183,7 @@ fn with_tools(packages: &[Deb]) -> (Project, Server, Signer) {
     let real = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/tools.lock")).unwrap();
     let (head, _) = real.split_once("\n[[package]]").unwrap();
     let blocks = real.split("\n[[package]]\n").skip(1).filter(|block| !block.contains("\"ubuntu-keyring\""));
-    let blocks: String = blocks.map(|block| format!("\n[[package]]\n{block}")).collect();
+    let blocks: String = blocks.fold(String::new(), |all, block| all + "\n[[package]]\n" + block);
     let lock = format!("{head}{blocks}{}", signer.package().locked("tools"));
     write(&project.path("profiles/tools.lock"), lock);
     let list = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/tools.toml")).unwrap();
