@@ -555,6 +555,16 @@ fn every_question_is_answered_with_its_own_nonce() {
 }
 
 #[test]
+fn a_question_said_again_is_answered_once() {
+    let machine = Fixture::new();
+    let mut port = Port::new(&machine);
+    port.say("{\"nonce\": \"same\"}\n".repeat(20).as_bytes());
+    assert_eq!(port.verdict().nonce, "same");
+    port.say(b"{\"nonce\": \"last\"}\n");
+    assert_eq!(port.verdict().nonce, "last");
+}
+
+#[test]
 fn what_is_no_question_gets_no_answer() {
     let machine = Fixture::new();
     let mut port = Port::new(&machine);
