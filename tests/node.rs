@@ -555,6 +555,17 @@ fn every_question_is_answered_with_its_own_nonce() {
 }
 
 #[test]
+fn a_question_said_again_and_again_is_not_answered_each_time() {
+    let machine = Fixture::new();
+    let mut port = Port::new(&machine);
+    port.say("{\"nonce\": \"same\"}\n".repeat(20).as_bytes());
+    port.say(b"{\"nonce\": \"last\"}\n");
+    let answers = std::iter::from_fn(|| Some(port.verdict())).take_while(|verdict| verdict.nonce == "same").count();
+    // They may come in more than one read.
+    assert!((1..20).contains(&answers), "{answers} answers");
+}
+
+#[test]
 fn what_is_no_question_gets_no_answer() {
     let machine = Fixture::new();
     let mut port = Port::new(&machine);
