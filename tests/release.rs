@@ -35,7 +35,7 @@ impl Project {
         let packages: Vec<Value> = packages
             .iter()
             .map(|(name, version, pocket)| {
-                json!({"name": name, "version": version, "architecture": "amd64", "pocket": pocket, "sha256": DIGEST,
+                json!({"name": name, "version": version, "architecture": "amd64", "pocket": pocket, "part": "image", "sha256": DIGEST,
                        "licences": []})
             })
             .collect();
