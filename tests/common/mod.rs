@@ -176,6 +176,29 @@ impl World {
     }
 }
 
+/// Copies what a build reads of this project.
+pub fn copy_project(to: &Path) {
+    for folder in ["profiles", "overlays", "firstboot"] {
+        for entry in WalkDir::new(Path::new(PROJECT).join(folder)).into_iter().map(Result::unwrap) {
+            let target = to.join(entry.path().strip_prefix(PROJECT).unwrap());
+            if entry.file_type().is_dir() {
+                fs::create_dir_all(&target).unwrap();
+            } else if entry.file_type().is_symlink() {
+                let _ = fs::remove_file(&target);
+                std::os::unix::fs::symlink(fs::read_link(entry.path()).unwrap(), &target).unwrap();
+            } else {
+                fs::copy(entry.path(), &target).unwrap();
+            }
+        }
+    }
+}
+
+/// Every path of the image of `db` in a release: lines of its list of contents.
+pub fn paths(release: &Path) -> Vec<Value> {
+    let list = fs::File::open(release.join("db.contents.jsonl.zst")).unwrap();
+    events(&std::io::read_to_string(zstd::Decoder::new(list).unwrap()).unwrap())
+}
+
 /// The checksums of a release.
 pub fn sums(release: &Path) -> String {
     fs::read_to_string(release.join("SHA256SUMS")).unwrap()
