@@ -2,6 +2,9 @@
 //!
 //! The lab sends a [`Question`] with a nonce of its own making; the machine answers with a [`Verdict`] that carries it.
 //! Silence, an old nonce or a broken line is never a pass.
+//!
+//! Firmware may have a driver for the port, too, and swallow what comes before the machine runs (OVMF does). So the lab says
+//! its question again every few seconds until it is answered; the machine takes equal questions in a row for one.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +30,7 @@ pub struct Verdict {
     pub checks: Vec<Check>,
     /// What the machine says of itself: `role`, `image-version`, `debug-shell`, `roothash`, `slot`, `grub-variables` (those of
     /// the environment block), `machine-id`, `boot-id`, `kernel`, `firmware` (bios, uefi), `secure-boot` (enabled, disabled,
-    /// absent), `var-bytes`, `uptime-seconds`. One that cannot be had is left out.
+    /// absent), `var-bytes`, `var-uuid`, `uptime-seconds`. One that cannot be had is left out.
     pub facts: std::collections::BTreeMap<String, String>,
 }
 

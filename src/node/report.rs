@@ -42,14 +42,15 @@ pub fn report(machine: &Machine, log: &mut dyn Write) -> Result<()> {
             lines.forget();
             std::thread::sleep(PAUSE);
         }
+        let mut questions = Vec::new();
         for line in lines.take(&buffer[..length]) {
-            let question = match line.and_then(|line| question(&line)) {
-                Ok(question) => question,
-                Err(wrong) => {
-                    say(log, &format!("a line that is no question was not answered: {wrong:#}"));
-                    continue;
-                }
-            };
+            match line.and_then(|line| question(&line)) {
+                Ok(question) => questions.push(question),
+                Err(wrong) => say(log, &format!("a line that is no question was not answered: {wrong:#}")),
+            }
+        }
+        questions.dedup();
+        for question in questions {
             let answer = answer(question, health::examine(machine, Wait::ForBoot));
             say(log, if answer.healthy { "asked, and answered: healthy" } else { "asked, and answered: not healthy" });
             // The lab may be gone by now; the next one gets its own answer.

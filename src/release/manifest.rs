@@ -65,7 +65,7 @@ pub struct Role {
     pub carriers: Vec<File>,
     /// The file that lists every path of the image.
     pub contents: String,
-    /// The packages, sorted by name.
+    /// The packages of image, ESP and initrd, sorted by name.
     pub packages: Vec<PackageFacts>,
 }
 
@@ -97,6 +97,8 @@ pub struct PackageFacts {
     pub pocket: String,
     /// Digest of the .deb.
     pub sha256: Sha256,
+    /// Where it is: `image` (installed in the root image), `boot` (its files are on the ESP), `initrd` (the initrd was made with it).
+    pub part: String,
     /// Licences that its copyright file names; empty where it names none in the machine-readable form.
     pub licences: Vec<String>,
 }

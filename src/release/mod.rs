@@ -23,11 +23,11 @@ use crate::carrier::Carrier;
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
-use crate::fs;
-use crate::lock::Lock;
+use crate::lock::{BOOT, INITRD, Lock};
 use crate::profile::Profile;
-use crate::store::{self, on_all_cores};
-use crate::system::{Licences, System};
+use crate::store::{self, Store, on_all_cores};
+use crate::system::{Licences, System, licences_of};
+use crate::{deb, fs};
 use manifest::{File, Manifest, PackageFacts, Role};
 
 /// The checksums' file, as `sha256sum --check` reads it.
@@ -214,23 +214,7 @@ pub fn describe(
     zstd::stream::copy_encode(fs::open(&system.contents)?, packed, 3)
         .with_context(|| format!("writing `{}`", folder.join(&contents).display()))?;
 
-    let licences: Licences =
-        serde_json::from_str(&fs::read_to_string(&system.licences)?).context("reading the packages' licences")?;
-    let layers: Vec<&str> = profile.layers.iter().map(|l| l.name.as_str()).collect();
-    let mut packages: Vec<PackageFacts> = lock
-        .packages
-        .iter()
-        .filter(|p| p.layers.iter().any(|l| layers.contains(&l.as_str())))
-        .map(|p| PackageFacts {
-            name: p.name.clone(),
-            version: p.version.clone(),
-            architecture: p.architecture.clone(),
-            pocket: p.pocket.clone(),
-            sha256: p.sha256,
-            licences: licences.get(&p.name).into_iter().flatten().cloned().collect(),
-        })
-        .collect();
-    packages.sort_by(|a, b| a.name.cmp(&b.name));
+    let packages = packages(ctx, profile, lock, system)?;
 
     let digests = on_all_cores(carriers, |carrier| Sha256::of_file(&carrier.path));
     let mut files = Vec::new();
@@ -242,10 +226,8 @@ pub fn describe(
     step.done();
     Ok(Role {
         description: profile.description.clone(),
-        kernel: crate::rootfs::kernel_version(
-            lock.packages.iter().filter(|p| layers.iter().any(|l| p.layers.iter().any(|x| x == l))),
-        )
-        .context("the lock names no kernel")?,
+        kernel: crate::rootfs::kernel_version(lock.layer(&profile.layers[0].name))
+            .context("the lock names no kernel")?,
         roothash: system.roothash.clone(),
         root_bytes: fs::len(&system.root)?,
         verity_bytes: fs::len(&system.verity)?,
@@ -254,4 +236,35 @@ pub fn describe(
         contents,
         packages,
     })
+}
+
+/// The packages of the image, and those whose files only the ESP or the initrd has, with their licences.
+fn packages(ctx: &Context, profile: &Profile, lock: &Lock, system: &System) -> Result<Vec<PackageFacts>> {
+    let licences: Licences =
+        serde_json::from_str(&fs::read_to_string(&system.licences)?).context("reading the packages' licences")?;
+    let store = Store::new(&ctx.store);
+    let layers = profile.layers.iter().map(|l| (l.name.as_str(), "image"));
+    let mut packages = Vec::new();
+    for (layer, part) in layers.chain([(BOOT, "boot"), (INITRD, "initrd")]) {
+        for package in lock.layer(layer) {
+            let licences = if part == "image" {
+                licences.get(&package.name).cloned().unwrap_or_default()
+            } else {
+                let copyright = format!("usr/share/doc/{}/copyright", package.name);
+                let found = deb::read_files(&store.path(&package.sha256), &[copyright.as_str()])?;
+                found.get(&copyright).map(|bytes| licences_of(&String::from_utf8_lossy(bytes))).unwrap_or_default()
+            };
+            packages.push(PackageFacts {
+                name: package.name.clone(),
+                version: package.version.clone(),
+                architecture: package.architecture.clone(),
+                pocket: package.pocket.clone(),
+                sha256: package.sha256,
+                part: part.to_owned(),
+                licences: licences.into_iter().collect(),
+            });
+        }
+    }
+    packages.sort_by(|a, b| (&a.name, &a.part).cmp(&(&b.name, &b.part)));
+    Ok(packages)
 }

@@ -272,6 +272,7 @@ mod tests {
             architecture: "amd64".into(),
             pocket: "noble-security".into(),
             sha256: Sha256::of(name),
+            part: "image".into(),
             licences: licences.iter().map(|l| (*l).to_owned()).collect(),
         };
         let role = |name: &str, packages| Role {

@@ -191,7 +191,7 @@ fn edited(
     }
     if let Some(package) = copyright_of(path) {
         let text = small_text(entry, size)?;
-        licences.insert(package, contents::licences(&text));
+        licences.insert(package, contents::licences_of(&text));
         return Ok(Some(text.into_bytes()));
     }
     Ok(None)

@@ -52,7 +52,7 @@ pub fn write(path: &Path, entries: &[PathEntry]) -> Result<()> {
 }
 
 /// The licences that a machine-readable copyright file names (DEP-5, copyright-format/1.0).
-pub fn licences(copyright: &str) -> BTreeSet<String> {
+pub fn licences_of(copyright: &str) -> BTreeSet<String> {
     let machine_readable =
         copyright.lines().take(5).any(|l| l.starts_with("Format:") && l.contains("copyright-format"));
     if !machine_readable {
@@ -100,8 +100,8 @@ mod tests {
     #[test]
     fn licences_are_those_of_the_machine_readable_form_alone() {
         let text = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nLicense: GPL-2+\n\nLicense: MIT\n text\n";
-        assert_eq!(licences(text), BTreeSet::from(["GPL-2+".into(), "MIT".into()]));
-        assert!(licences("License: is what you make of it\n").is_empty());
+        assert_eq!(licences_of(text), BTreeSet::from(["GPL-2+".into(), "MIT".into()]));
+        assert!(licences_of("License: is what you make of it\n").is_empty());
     }
 
     #[test]

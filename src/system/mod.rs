@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use clean::left_out;
-pub use contents::{Licences, PathEntry};
+pub use contents::{Licences, PathEntry, licences_of};
 
 use crate::cache::Planned;
 use crate::context::Context;
