@@ -57,15 +57,17 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
     let plans = profiles.iter().map(|p| Planning::plan(ctx, &tools, p, &lock, &options)).collect::<Result<Vec<_>>>()?;
 
     let place = place(ctx, request, &options, &lock, &plans)?;
+    let path = place.path();
     if place.is_there(ctx)? {
-        return Ok(place.path());
+        return Ok(path);
     }
-    let draft = place.begin()?;
+    let Some(draft) = place.begin(ctx)? else { return Ok(path) };
     let one = |(profile, plan): &(&Profile, &Planning<'_>)| -> Result<(String, Role)> {
         let system = plan.ensure(ctx)?;
         let raw = draft.folder().join(&profile.name).with_extension("raw");
         let identity = Sha256::of(format!("{} {} {}", profile.name, options.version, system.roothash));
-        disk::write(ctx, &tools, profile, &lock, &system, &identity, &raw)?;
+        disk::write(ctx, &tools, profile, &lock, &system, &identity, &raw)
+            .with_context(|| format!("writing `{}`", raw.display()))?;
         let carriers = carrier::export(ctx, &tools, &raw, &request.formats)?;
         let role = release::describe(ctx, profile, &lock, &system, plan.inputs(), &carriers, draft.folder())?;
         Ok((profile.name.clone(), role))

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::digest::Sha256;
-use crate::fs;
 use crate::ui::Step;
+use crate::{fs, store};
 
 /// The folder of stage results, with the version of its format.
 pub const FOLDER: &str = "stages-v1";
@@ -71,9 +71,8 @@ impl Planned {
         fs::create_dir_all(&results)?;
         let key = self.key();
         let folder = results.join(key.short());
-        let lock =
-            File::create(results.join(format!(".{}.lock", key.short()))).context("creating a stage's lock file")?;
-        lock.lock().context("waiting for another build of the same stage")?;
+        let lock = fs::create(&lock_of(&results, &key.short()))?;
+        store::lock(ctx, &lock, &format!("waiting for another build of `{} {}`", self.stage, self.name))?;
 
         let step = ctx.ui.step(self.stage, text);
         match Self::check(&folder) {
@@ -88,11 +87,12 @@ impl Planned {
                     "a cached result of `{} {}` is damaged and made again: {why:#}",
                     self.stage, self.name
                 ));
-                fs::remove(&folder)?;
             }
         }
+        fs::remove(&folder)?;
+        clear(&results, &key.short())?;
         let temporary = tempfile::Builder::new()
-            .prefix(".making-")
+            .prefix(&format!("{MAKING}{}-", key.short()))
             .tempdir_in(&results)
             .with_context(|| format!("creating a folder in `{}`", results.display()))?;
         make(temporary.path(), &step)?;
@@ -163,6 +163,26 @@ impl Planned {
 
 /// The record of a result, in its folder; its time is that of the last use.
 pub const RECORD: &str = "record.json";
+
+/// How the name of a result that is being made begins; its key follows.
+const MAKING: &str = ".making-";
+
+/// The file whose lock is held by whoever makes the result `key`.
+fn lock_of(results: &Path, key: &str) -> PathBuf {
+    results.join(format!(".{key}.lock"))
+}
+
+/// Removes what a kill or a power cut left half made: whoever makes a result holds its lock, as the caller does that of `mine`.
+fn clear(results: &Path, mine: &str) -> Result<()> {
+    for folder in fs::list(results)? {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let Some((key, _)) = name.strip_prefix(MAKING).and_then(|rest| rest.split_once('-')) else { continue };
+        if key == mine || fs::create(&lock_of(results, key))?.try_lock().is_ok() {
+            fs::remove(&folder)?;
+        }
+    }
+    Ok(())
+}
 
 fn short(value: &str) -> &str {
     value.get(..12).unwrap_or(value)

@@ -84,6 +84,8 @@ enum Verb {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    // The user's umask would reach into trees and images: what programs in a sandbox create, and who may read it there.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let args: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     if args.get(1).is_some_and(|verb| verb == crate::sandbox::VERB) {
         return crate::sandbox::main(&args[2..]).into();

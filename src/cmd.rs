@@ -129,9 +129,11 @@ impl Cmd {
         Ok(text)
     }
 
-    /// Runs it to its end, its stdout into a file.
-    pub fn run_into(self, ctx: &Context, file: File) -> Result<()> {
-        self.start(ctx, Stdio::null(), file.into())?.wait()
+    /// Runs it to its end, its stdout into the file `path`.
+    pub fn run_into(self, ctx: &Context, path: &Path) -> Result<()> {
+        let mut running = self.start(ctx, Stdio::null(), fs::create(path)?.into())?;
+        running.writes.push(path.to_owned());
+        running.wait()
     }
 
     /// Runs it with its stdin from a file and its stdout into another.
@@ -178,7 +180,15 @@ impl Cmd {
             .spawn()
             .context("starting a sandbox")?;
         ctx.children.add(child.id());
-        Ok(Running { child, purpose: self.purpose, log, children: ctx.children.clone(), waited: false })
+        Ok(Running {
+            child,
+            purpose: self.purpose,
+            log,
+            writes: self.spec.binds.into_iter().filter(|b| b.writable).map(|b| b.host).collect(),
+            in_memory: !self.spec.scratch.is_empty(),
+            children: ctx.children.clone(),
+            waited: false,
+        })
     }
 }
 
@@ -199,6 +209,10 @@ pub struct Running {
     child: Child,
     purpose: String,
     log: PathBuf,
+    /// Where it writes on the host.
+    writes: Vec<PathBuf>,
+    /// Whether it also writes to a tmpfs.
+    in_memory: bool,
     children: Children,
     waited: bool,
 }
@@ -233,10 +247,10 @@ impl Running {
         let status = self.child.wait().context("waiting for a sandbox")?;
         self.waited = true;
         self.children.remove(self.child.id());
-        self.children.check()?;
-        if status.success() {
+        let interrupted = self.children.check();
+        if status.success() || interrupted.is_err() {
             let _ = fs::remove(&self.log);
-            return Ok(());
+            return interrupted;
         }
         Err(self.failure(status.code()).into())
     }
@@ -272,12 +286,19 @@ impl Running {
             message.push_str(line);
         }
         let _ = write!(message, "\n  whole log: {}", self.log.display());
-        let full = tail.iter().any(|l| l.contains("No space left on device"));
-        let failure = Failure::new(Kind::Tool, message);
-        if full {
-            return failure.hint("a disk is full: free some space, or name another with `--store` or `--output`");
+        let mut full: Vec<String> = self.writes.iter().filter(|p| is_full(p)).map(|p| quoted(p)).collect();
+        // Not every tool keeps its half output until somebody can measure.
+        if full.is_empty() && tail.iter().any(|l| l.contains("No space left on device")) {
+            full.extend(self.writes.iter().map(|p| quoted(p)));
+            full.extend(self.in_memory.then(|| "this machine's memory, where trees are unpacked,".to_owned()));
         }
-        failure
+        if !full.is_empty() {
+            return Failure::new(Kind::Other, message).hint(format!(
+                "the disk of {} is full: free some space, or name another with `--store` or `--output`",
+                full.join(" or ")
+            ));
+        }
+        Failure::new(Kind::Tool, message)
     }
 }
 
@@ -285,6 +306,22 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn quoted(path: &Path) -> String {
+    format!("`{}`", path.display())
+}
+
+/// Less than this, and a disk is full: tools write in blocks, and do not use the last bytes.
+const NEARLY_NOTHING: u64 = 1 << 20;
+
+/// Whether the disk of `path` has no room, or no room for another name. Asked of the disk, since not every tool says why
+/// it failed, and since a log on a full disk breaks off.
+fn is_full(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path).is_ok_and(|disk| {
+        disk.blocks_available() * disk.fragment_size() < NEARLY_NOTHING
+            || (disk.files() > 0 && disk.files_available() == 0)
+    })
 }
 
 /// The last 16 KiB of a log, as lines.

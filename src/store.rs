@@ -141,7 +141,10 @@ impl Store {
 
     /// Says that this process uses the store; waits while another cleans it.
     pub fn hold(&self, ctx: &Context) -> Result<Hold> {
-        let lock = self.lock_file()?;
+        let lock = self.lock_file().with_context(|| {
+            Failure::new(Kind::Other, format!("the store `{}` can not be used", self.root.display()))
+                .hint("name another with `--store DIR`")
+        })?;
         loop {
             match lock.try_lock_shared() {
                 Ok(()) => return Ok(Hold { _lock: lock }),
@@ -266,6 +269,23 @@ pub fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync
     });
     results.sort_by_key(|(i, _)| *i);
     results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Locks `file`, waiting while another process has it; returns whether it had to wait, which it says with `waiting`.
+pub fn lock(ctx: &Context, file: &File, waiting: &str) -> Result<bool> {
+    let mut waited = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(waited),
+            Err(TryLockError::WouldBlock) => {
+                if !std::mem::replace(&mut waited, true) {
+                    ctx.ui.note(waiting);
+                }
+                pause(ctx)?;
+            }
+            Err(TryLockError::Error(e)) => return Err(e).context("locking a file"),
+        }
+    }
 }
 
 fn pause(ctx: &Context) -> Result<()> {

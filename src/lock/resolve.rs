@@ -9,7 +9,6 @@
 //!   package that apt names is let go and everything is resolved again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use deb822_fast::Deb822;
@@ -195,11 +194,8 @@ impl<'a> Apt<'a> {
 
     fn run(&self, purpose: &str, argv: &[&str]) -> Result<String, Failed> {
         let output = self.folder.path().join("output");
-        let ran = fs::create(&output).and_then(|file| {
-            let folder: &Path = self.folder.path();
-            let cmd = self.tools.cmd(purpose).bind_rw(folder, "apt").step(argv.iter().copied());
-            cmd.env("APT_CONFIG", "/mnt/apt/apt.conf").writes_stdout().run_into(self.ctx, file)
-        });
+        let cmd = self.tools.cmd(purpose).bind_rw(self.folder.path(), "apt").step(argv.iter().copied());
+        let ran = cmd.env("APT_CONFIG", "/mnt/apt/apt.conf").writes_stdout().run_into(self.ctx, &output);
         let output = fs::read_to_string(&output)?;
         ran.map(|()| output.clone()).map_err(|error| Failed::of(error, output, purpose))
     }

@@ -23,11 +23,11 @@ use crate::carrier::Carrier;
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
-use crate::{deb, fs};
 use crate::lock::{BOOT, INITRD, Lock};
 use crate::profile::Profile;
-use crate::store::{Store, on_all_cores};
+use crate::store::{self, Store, on_all_cores};
 use crate::system::{Licences, System, licences_of};
+use crate::{deb, fs};
 use manifest::{File, Manifest, PackageFacts, Role};
 
 /// The checksums' file, as `sha256sum --check` reads it.
@@ -92,15 +92,18 @@ impl Place {
         }
     }
 
-    /// Begins to make it. Waits for another build that makes the same.
-    pub fn begin(self) -> Result<Draft> {
+    /// Begins to make it, or waits for another build that makes the same: then there is nothing to do any more.
+    pub fn begin(self, ctx: &Context) -> Result<Option<Draft>> {
         let cannot = || {
             Failure::new(Kind::Other, format!("the output folder `{}` can not be written", self.output.display()))
                 .hint("name another with `--output DIR`")
         };
         fs::create_dir_all(&self.output).with_context(cannot)?;
         let lock = fs::create(&self.beside("lock")).with_context(cannot)?;
-        lock.lock().context("waiting for another build of the same release")?;
+        let waited = store::lock(ctx, &lock, &format!("waiting for another build of `{}`", self.path().display()))?;
+        if waited && self.is_there(ctx)? {
+            return Ok(None);
+        }
         for stale in fs::list(&self.output)? {
             let name = stale.file_name().unwrap_or_default().to_string_lossy();
             // Left by a power cut or a kill: nobody else holds the lock, so nobody is writing there.
@@ -112,7 +115,7 @@ impl Place {
             .prefix(&format!(".{}.making-", self.name))
             .tempdir_in(&self.output)
             .with_context(cannot)?;
-        Ok(Draft { place: self, folder, _lock: lock })
+        Ok(Some(Draft { place: self, folder, _lock: lock }))
     }
 }
 
@@ -146,6 +149,7 @@ impl Draft {
         open_to_read(folder)?;
         fs::sync(folder)?;
 
+        ctx.check_interrupt()?;
         let path = self.place.path();
         let old = self.place.beside("old");
         fs::remove(&old)?;
@@ -207,7 +211,8 @@ pub fn describe(
     let step = ctx.ui.step("release", format!("describing `{}`", profile.name));
     let contents = format!("{}.contents.jsonl.zst", profile.name);
     let packed = fs::create(&folder.join(&contents))?;
-    zstd::stream::copy_encode(fs::open(&system.contents)?, packed, 3).context("writing the list of paths")?;
+    zstd::stream::copy_encode(fs::open(&system.contents)?, packed, 3)
+        .with_context(|| format!("writing `{}`", folder.join(&contents).display()))?;
 
     let packages = packages(ctx, profile, lock, system)?;
 
@@ -221,7 +226,8 @@ pub fn describe(
     step.done();
     Ok(Role {
         description: profile.description.clone(),
-        kernel: crate::rootfs::kernel_version(lock.layer(&profile.layers[0].name)).context("the lock names no kernel")?,
+        kernel: crate::rootfs::kernel_version(lock.layer(&profile.layers[0].name))
+            .context("the lock names no kernel")?,
         roothash: system.roothash.clone(),
         root_bytes: fs::len(&system.root)?,
         verity_bytes: fs::len(&system.verity)?,

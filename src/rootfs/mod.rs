@@ -102,8 +102,7 @@ impl<'a> Tree<'a> {
         let text = format!("installing {} packages of `{}`", packages.len(), self.name());
         let folder = self.planned.ensure(ctx, &text, |folder, _| {
             fetch::fetch(ctx, self.profile, self.lock, &[self.name()])?;
-            let tar = fs::create(&folder.join(TREE))?;
-            self.install(ctx, folder, parent.as_deref(), &packages)?.run_into(ctx, tar)
+            self.install(ctx, folder, parent.as_deref(), &packages)?.run_into(ctx, &folder.join(TREE))
         })?;
         Ok(folder.join(TREE))
     }

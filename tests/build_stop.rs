@@ -1,0 +1,104 @@
+//! `castiron build` that is stopped: at every stage, by ctrl-C or by a kill, nothing of it stays, and a rerun goes on.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
+mod common;
+
+use common::{Ran, Watched, World, wait_until_gone};
+use nix::sys::signal::Signal;
+
+/// Presses ctrl-C when the run says `at`; then looks for what is left, and runs it again.
+#[track_caller]
+fn interrupt(stages: &[&str], at: &str, kept: &[&str]) {
+    let world = World::new(stages);
+    let build = world.build(&["--verbose"]);
+    let mut run = Watched::start(&build);
+    run.until(at);
+    run.signal(Signal::SIGINT);
+    let (ran, alive) = run.end();
+    ran.expect(130, &["interrupted; a rerun goes on from here"]);
+    assert_eq!(world.processes(), Vec::<String>::new());
+    wait_until_gone(alive);
+    assert_eq!(world.unfinished(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(std::fs::read_dir(world.path("store/logs")).map_or(0, Iterator::count), 0, "a log is left");
+
+    let again = Ran::of(&mut world.build(&[]));
+    world.expect_release(&again);
+    for stage in kept {
+        assert!(!again.has(stage, "done"), "{stage} was done twice: {:?}", again.steps());
+    }
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn ctrl_c_while_packages_are_checked() {
+    interrupt(&["rootfs-base", "initrd", "system"], "checking 2 files of the store", &["initrd", "system"]);
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn ctrl_c_while_the_root_tree_is_made() {
+    interrupt(&[], "+ mmdebstrap", &[]);
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn ctrl_c_while_the_initrd_is_made() {
+    interrupt(&["rootfs"], "dracut --force", &["rootfs"]);
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn ctrl_c_while_the_root_image_is_compressed() {
+    interrupt(&["rootfs", "initrd"], "+ mksquashfs", &["rootfs", "initrd"]);
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn ctrl_c_while_the_hash_tree_is_made() {
+    interrupt(&["rootfs", "initrd"], "+ veritysetup", &["rootfs", "initrd"]);
+}
+
+const ALL: [&str; 3] = ["rootfs", "initrd", "system"];
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn ctrl_c_while_the_disk_is_written() {
+    interrupt(&ALL, "writing the disk of `db`", &ALL);
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn ctrl_c_while_a_format_is_written() {
+    interrupt(&ALL, "+ qemu-img", &ALL);
+    interrupt(&ALL, "writing `db.qcow2.zst`", &ALL);
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn ctrl_c_while_the_release_is_described_and_named() {
+    interrupt(&ALL, "describing `db`", &ALL);
+    interrupt(&ALL, "naming `db-", &ALL);
+}
+
+/// A kill gives castiron no chance to clean up: the kernel ends what it started, and the next run clears away.
+#[track_caller]
+fn kill_9(stages: &[&str], at: &str) {
+    let world = World::new(stages);
+    let mut run = Watched::start(&world.build(&["--verbose"]));
+    run.until(at);
+    run.signal(Signal::SIGKILL);
+    let (ran, alive) = run.end();
+    assert_eq!(ran.code, None);
+    wait_until_gone(alive);
+    assert_eq!(world.processes(), Vec::<String>::new());
+    assert_ne!(world.unfinished(), Vec::<std::path::PathBuf>::new());
+    world.expect_release(&Ran::of(&mut world.build(&[])));
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn a_killed_build_leaves_no_process_and_the_next_clears_away() {
+    kill_9(&["rootfs"], "dracut --force");
+    kill_9(&["rootfs", "initrd"], "+ mksquashfs");
+    kill_9(&ALL, "+ qemu-img");
+}
