@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::digest::Sha256;
 use crate::download::{self, Item};
 use crate::lock::Lock;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::{deb, fs};
 
 /// Every time that is written into a file or an archive, seconds since 1970: noble's release, 2024-04-25.
@@ -98,11 +98,24 @@ impl Tools {
             .collect();
         download::bring(ctx, &store, &items)?;
 
-        let step = ctx.ui.step("tools", format!("unpacking {} packages of the tools tree", items.len()));
         let parent = self.root.parent().context("the tools tree lies in a folder")?;
         fs::create_dir_all(parent)?;
+        let key = self.digest.short();
+        let lock = fs::create(&parent.join(format!(".{key}.lock")))?;
+        store::lock(ctx, &lock, "waiting for another castiron that unpacks the tools tree")?;
+        if self.root.is_dir() {
+            return Ok(());
+        }
+        let step = ctx.ui.step("tools", format!("unpacking {} packages of the tools tree", items.len()));
+        let unpacking = format!(".unpacking-{key}-");
+        for left in fs::list(parent)? {
+            // By a kill or a power cut: who unpacks this tree holds its lock.
+            if left.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&unpacking)) {
+                fs::remove(&left)?;
+            }
+        }
         let folder = tempfile::Builder::new()
-            .prefix(".unpacking-")
+            .prefix(&unpacking)
             .tempdir_in(parent)
             .with_context(|| format!("creating a folder in `{}`", parent.display()))?;
         let tree = folder.path();
@@ -115,12 +128,9 @@ impl Tools {
             deb::unpack(&store.path(&item.sha256), tree).with_context(|| format!("unpacking `{}`", item.name))?;
         }
         finish(tree)?;
-        // Somebody else may have been faster; theirs is as good as ours.
-        match std::fs::rename(tree, &self.root) {
-            Ok(()) => std::mem::forget(folder),
-            Err(_) if self.root.is_dir() => {}
-            Err(e) => return Err(e).with_context(|| format!("naming the tools tree `{}`", self.root.display())),
-        }
+        fs::rename(tree, &self.root)?;
+        // Its name is another now: there is nothing to clean up.
+        let _ = folder.keep();
         step.done();
         Ok(())
     }

@@ -72,6 +72,14 @@ fn length(stage: &str, file: &str) -> u64 {
 
 #[test]
 #[ignore = "needs the tools tree and the packages of the lock"]
+fn no_room_for_the_tools_tree() {
+    let world = World::without_tools(&["rootfs", "initrd", "system"]);
+    let full = fill(&world, "store/tools", "size=50M", &[]);
+    expect_full(&full, "tools", &world.path("store/tools"));
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
 fn no_room_for_the_root_tree() {
     let world = World::new(&["rootfs-db", "initrd", "system"]);
     let full = fill(&world, "store/stages-v1/rootfs-base", "size=20M", &[]);

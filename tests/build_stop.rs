@@ -9,7 +9,11 @@ use nix::sys::signal::Signal;
 /// Presses ctrl-C when the run says `at`; then looks for what is left, and runs it again.
 #[track_caller]
 fn interrupt(stages: &[&str], at: &str, kept: &[&str]) {
-    let world = World::new(stages);
+    interrupt_in(&World::new(stages), at, kept);
+}
+
+#[track_caller]
+fn interrupt_in(world: &World, at: &str, kept: &[&str]) {
     let build = world.build(&["--verbose"]);
     let mut run = Watched::start(&build);
     run.until(at);
@@ -32,6 +36,12 @@ fn interrupt(stages: &[&str], at: &str, kept: &[&str]) {
 #[ignore = "needs the tools tree and the packages of the lock"]
 fn ctrl_c_while_packages_are_checked() {
     interrupt(&["rootfs-base", "initrd", "system"], "checking 2 files of the store", &["initrd", "system"]);
+}
+
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn ctrl_c_while_the_tools_tree_is_unpacked() {
+    interrupt_in(&World::without_tools(&ALL), "of the tools tree", &ALL);
 }
 
 #[test]
@@ -82,8 +92,7 @@ fn ctrl_c_while_the_release_is_described_and_named() {
 
 /// A kill gives castiron no chance to clean up: the kernel ends what it started, and the next run clears away.
 #[track_caller]
-fn kill_9(stages: &[&str], at: &str) {
-    let world = World::new(stages);
+fn kill_9(world: &World, at: &str) {
     let mut run = Watched::start(&world.build(&["--verbose"]));
     run.until(at);
     run.signal(Signal::SIGKILL);
@@ -98,7 +107,8 @@ fn kill_9(stages: &[&str], at: &str) {
 #[test]
 #[ignore = "needs the tools tree and the packages of the lock"]
 fn a_killed_build_leaves_no_process_and_the_next_clears_away() {
-    kill_9(&["rootfs"], "dracut --force");
-    kill_9(&["rootfs", "initrd"], "+ mksquashfs");
-    kill_9(&ALL, "+ qemu-img");
+    kill_9(&World::new(&["rootfs"]), "dracut --force");
+    kill_9(&World::new(&["rootfs", "initrd"]), "+ mksquashfs");
+    kill_9(&World::without_tools(&ALL), "of the tools tree");
+    kill_9(&World::new(&ALL), "+ qemu-img");
 }

@@ -122,6 +122,13 @@ impl World {
         world
     }
 
+    /// One whose store has the tools tree's packages, but not the tree.
+    pub fn without_tools(stages: &[&str]) -> Self {
+        let world = Self::new(stages);
+        fs::remove_file(world.path("store/tools")).unwrap();
+        world
+    }
+
     pub fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
     }
@@ -140,11 +147,12 @@ impl World {
 
     /// Every path below the store's stages and the output folder whose name says that it is not finished.
     pub fn unfinished(&self) -> Vec<PathBuf> {
-        let names = [".making-", ".unpacking-", ".tmp"];
+        let is_unfinished =
+            |name: &str| name.contains(".making-") || name.contains(".unpacking-") || name.ends_with(".tmp");
         ["store", "out"]
             .iter()
             .flat_map(|folder| WalkDir::new(self.path(folder)).into_iter().filter_map(Result::ok))
-            .filter(|entry| names.iter().any(|name| entry.file_name().to_string_lossy().contains(name)))
+            .filter(|entry| is_unfinished(&entry.file_name().to_string_lossy()))
             .map(walkdir::DirEntry::into_path)
             .collect()
     }
