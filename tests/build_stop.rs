@@ -100,14 +100,15 @@ fn kill_9(world: &World, at: &str) {
     assert_eq!(ran.code, None);
     wait_until_gone(alive);
     assert_eq!(world.processes(), Vec::<String>::new());
-    assert_ne!(world.unfinished(), Vec::<std::path::PathBuf>::new());
+    // A tool that runs has a folder to write to; a step that only began may not have it yet.
+    assert!(!at.starts_with("+ ") || !world.unfinished().is_empty());
     world.expect_release(&Ran::of(&mut world.build(&[])));
 }
 
 #[test]
 #[ignore = "needs the tools tree and the packages of the lock"]
 fn a_killed_build_leaves_no_process_and_the_next_clears_away() {
-    kill_9(&World::new(&["rootfs"]), "dracut --force");
+    kill_9(&World::new(&["rootfs"]), "+ chroot /mnt/root dracut");
     kill_9(&World::new(&["rootfs", "initrd"]), "+ mksquashfs");
     kill_9(&World::without_tools(&ALL), "of the tools tree");
     kill_9(&World::new(&ALL), "+ qemu-img");

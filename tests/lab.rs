@@ -370,7 +370,7 @@ fn the_monitor_answers_between_its_events() {
     let (sender, events) = std::sync::mpsc::channel();
     let mut monitor = Qmp::connect(ours, LONG, move |event| drop(sender.send(event))).unwrap();
     assert_eq!(monitor.execute("query-status", json!({})).unwrap(), json!({"was": "query-status"}));
-    let error = format!("{:#}", monitor.screendump("/x.png").unwrap_err());
+    let error = format!("{:#}", monitor.screendump("/x.png", "png").unwrap_err());
     assert_eq!(error, "asking QEMU's monitor for `screendump`: QEMU says: no screen");
     assert_eq!(events.recv().unwrap(), Event { name: "RESET".into(), data: json!({"guest": true}) });
 }
