@@ -12,30 +12,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use gpt::disk::LogicalBlockSize;
 
+pub use crate::carrier::Format;
 use crate::context::Context;
 use crate::error::{Failure, Kind};
 use crate::fs;
 use crate::release::manifest::Manifest;
 use crate::tools::Tools;
-
-/// How an image's bytes are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// As they are.
-    Raw,
-    /// QEMU's own.
-    Qcow2,
-}
-
-impl Format {
-    /// Its name, for QEMU and as a file's suffix.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-        }
-    }
-}
 
 /// An image that was looked at.
 #[derive(Clone, Debug)]
