@@ -87,7 +87,7 @@ pub fn run(ctx: &Context, args: Lab) -> Result<ExitCode> {
                 Err(error) if crate::error::kind(&error) == Kind::Interrupted => return Err(error),
                 Err(error) => {
                     ctx.ui.note(format!("{error:#}"));
-                    failed.push(format!("{} ({})", scenario.name, firmware.name()));
+                    failed.push(scenario.run_name(firmware));
                 }
             }
         }

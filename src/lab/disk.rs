@@ -294,6 +294,10 @@ mod tests {
     use super::*;
     use gpt::partition_types::{EFI, LINUX_FS};
 
+    fn root_hash(seed: u8) -> String {
+        format!("{seed:02x}").repeat(16) + &format!("{:02x}", seed + 1).repeat(16)
+    }
+
     /// A disk of 48 MiB with castiron's partitions and a FAT file system, its slot A filled from `seed`.
     fn disk(folder: &Path, name: &str, seed: u8) -> RawDisk {
         let path = folder.join(name);
@@ -321,7 +325,7 @@ mod tests {
                 fat.root_dir().create_dir(folder).expect("makes");
             }
         }
-        let hash = format!("{seed:02x}").repeat(32);
+        let hash = root_hash(seed);
         disk.write_esp("slots/a/slot.cfg", format!("set roothash={hash}\n").as_bytes()).expect("writes");
         disk.write_esp("slots/a/vmlinuz", &vec![seed; 5000]).expect("writes");
         disk.write_esp("slots/a/initrd", b"initrd").expect("writes");
@@ -336,7 +340,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (ours, other) = (disk(folder.path(), "ours", 0x11), disk(folder.path(), "other", 0x22));
         ours.put_slot(&other, Slot::A, Slot::B).expect("moves");
-        assert_eq!(ours.root_hash(Slot::B).expect("has one"), "22".repeat(32));
+        assert_eq!(ours.root_hash(Slot::B).expect("has one"), root_hash(0x22));
         assert_eq!(ours.kernel(Slot::B).expect("has one"), vec![0x22; 5000]);
         assert_eq!(ours.kernel(Slot::A).expect("still has one"), vec![0x11; 5000]);
         let env = EnvBlock::parse(&ours.read_esp(grubenv::PATH).expect("reads")).expect("parses");
@@ -347,7 +351,7 @@ mod tests {
         let table = ours.table(false).expect("reads");
         let uuid = |label: &str| table.partitions().values().find(|p| p.name == label).expect("is there").part_guid;
         assert_eq!(uuid("root-b"), Uuid::from_bytes([0x22; 16]));
-        assert_eq!(uuid("verity-b"), Uuid::from_bytes([0x22; 16]));
+        assert_eq!(uuid("verity-b"), Uuid::from_bytes([0x23; 16]));
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Image {
                 .run(ctx)
                 .map_err(|error| match crate::error::kind(&error) {
                     Kind::Interrupted => error,
-                    _ => error.context(damaged(path, "it is cut short or damaged")),
+                    _ => damaged(path, &format!("it is cut short or damaged\n{error:#}")).into(),
                 })?,
         }
         Ok(Self { path: path.clone(), format })

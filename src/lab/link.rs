@@ -279,13 +279,15 @@ pub fn plain(bytes: &[u8]) -> String {
     while let Some(c) = chars.next() {
         match c {
             '\u{1b}' => {
-                // A control sequence (ECMA-48 5.4) ends with a byte from `@` to `~`; other escapes have one more byte.
+                // A control sequence (ECMA-48, 5.4) ends with a character from `@` to `~`. Any other escape sequence
+                // (ECMA-35, 13.2) has some from ` ` to `/` and one more.
                 if chars.next_if_eq(&'[').is_some() {
                     // Cursor movement separates what stood in different places.
                     if chars.by_ref().find(|c| ('@'..='~').contains(c)).is_some_and(|end| end == 'H') {
                         plain.push('\n');
                     }
                 } else {
+                    while chars.next_if(|c| (' '..='/').contains(c)).is_some() {}
                     chars.next();
                 }
             }

@@ -48,8 +48,9 @@ const VERDICT: &str = "verdict.json";
 impl Lab<'_> {
     /// Runs a scenario on one firmware. Its folder stays only when it failed.
     pub fn run(&self, scenario: &Scenario, firmware: Firmware) -> Result<()> {
-        let folder = self.new_folder(&format!("{}-{}", scenario.name, firmware.name()))?;
-        let step = self.ctx.ui.step("lab", format!("{} ({})", scenario.name, firmware.name()));
+        let name = scenario.run_name(firmware);
+        let folder = self.new_folder(&name)?;
+        let step = self.ctx.ui.step("lab", &name);
         let mut run = Run {
             lab: self,
             scenario,
@@ -61,11 +62,15 @@ impl Lab<'_> {
             remembered: BTreeMap::new(),
         };
         let outcome = run.all();
+        if let Err(interrupted) = self.ctx.check_interrupt() {
+            drop(run);
+            fs::remove(&folder)?;
+            return Err(interrupted);
+        }
         if outcome.is_err() {
             run.keep_evidence();
         }
         drop(run);
-        self.ctx.check_interrupt().inspect_err(|_| drop(fs::remove(&folder)))?;
         match outcome {
             Ok(()) => {
                 step.done();
@@ -75,7 +80,7 @@ impl Lab<'_> {
                 for name in DISKS.iter().chain(&[DISK, OTHER_DISK, RECORDED_DISK, WRITES]) {
                     fs::remove(&folder.join(name))?;
                 }
-                Err(error.context(format!("the scenario `{}` on {}", scenario.name, firmware.name())))
+                Err(error.context(format!("the scenario `{name}`")))
             }
         }
     }
@@ -131,8 +136,7 @@ impl Run<'_> {
     fn all(&mut self) -> Result<()> {
         self.prepare().context("preparing the disk")?;
         for placed in &self.scenario.steps {
-            let place = || format!("{}:{}", self.scenario.file.display(), placed.line);
-            let place = place();
+            let place = format!("{}:{}", self.scenario.file.display(), placed.line);
             self.lab.ctx.ui.verbose(format!("{place}: {:?}", placed.step));
             self.step(&placed.step).with_context(|| format!("the step at {place}"))?;
         }

@@ -41,6 +41,16 @@ pub struct Scenario {
     pub steps: Vec<PlacedStep>,
 }
 
+impl Scenario {
+    /// The name of its run on one firmware.
+    pub fn run_name(&self, firmware: Firmware) -> String {
+        match self.firmware.len() {
+            1 => self.name.clone(),
+            _ => format!("{}-{}", self.name, firmware.name()),
+        }
+    }
+}
+
 /// A step and the line on which it stands.
 #[derive(Clone, Debug)]
 pub struct PlacedStep {
