@@ -163,8 +163,8 @@ pub fn failure(missing: &[Missing]) -> Failure {
     if let Some(more) = missing.len().checked_sub(SPELLED_OUT).filter(|n| *n > 0) {
         lines.push(format!("and {more} more"));
     }
-    let wrong = |m: &Missing| !m.tries.is_empty() && m.tries.iter().all(|t| t.trouble == Trouble::Wrong);
-    if missing.iter().any(wrong) {
+    // No source gave the right bytes, or the item would not be missing: those that gave any gave wrong ones.
+    if missing.iter().flat_map(|m| &m.tries).any(|t| t.trouble == Trouble::Wrong) {
         return Failure::new(Kind::Integrity, lines.join("\n"))
             .hint("what these sources give is not what was asked for: use another mirror, or `castiron lock` again");
     }
@@ -301,13 +301,13 @@ mod tests {
         let tried = |trouble| Try { source: "http://a/x".into(), trouble, message: "it is bad".into() };
         let missing =
             |tries: &[Trouble]| Missing { item: item.clone(), tries: tries.iter().map(|t| tried(*t)).collect() };
-        let broken = failure(&[missing(&[Trouble::Wrong, Trouble::Broken])]);
+        let broken = failure(&[missing(&[Trouble::Gone, Trouble::Broken])]);
         assert_eq!(broken.kind, Kind::Network);
         assert_eq!(
             broken.to_string(),
             "no source gives `zlib1g`\n`zlib1g` (7 bytes, sha256 e3b0c44298fc…)\n  http://a/x: it is bad\n  http://a/x: it is bad"
         );
-        assert_eq!(failure(&[missing(&[Trouble::Wrong])]).kind, Kind::Integrity);
+        assert_eq!(failure(&[missing(&[Trouble::Wrong, Trouble::Broken])]).kind, Kind::Integrity);
         assert!(missing(&[Trouble::Gone]).is_gone());
         let many = failure(&vec![missing(&[]); 12]).to_string();
         assert!(many.starts_with("no source gives 12 of the files\n") && many.ends_with("\nand 2 more"), "{many}");

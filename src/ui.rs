@@ -210,7 +210,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Marks a step that is one of many: its success leaves no line on the terminal.
+    /// Marks a step that is one of many: its end leaves no line on the terminal.
     #[must_use]
     pub fn minor(mut self) -> Self {
         self.quiet = true;
@@ -268,7 +268,8 @@ impl Step {
             self.ui.0.bars.remove(bar);
         }
         let shown = if self.quiet { Verbosity::Verbose } else { Verbosity::Normal };
-        if self.ui.0.verbosity >= shown || outcome == "failed" {
+        // Of one of many that failed, the error tells.
+        if self.ui.0.verbosity >= shown || (outcome == "failed" && !self.quiet) {
             let dots = ".".repeat(62_usize.saturating_sub(self.text.chars().count()).max(3));
             let end = match outcome {
                 "done" if bytes > 0 => format!("{seconds:.1}s, {}", HumanBytes(bytes)),

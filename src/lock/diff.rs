@@ -79,6 +79,7 @@ fn by_name(lock: Option<&Lock>) -> BTreeMap<&str, Vec<&Package>> {
 mod tests {
     use super::*;
     use crate::digest::Sha256;
+    use crate::lock::Asked;
 
     fn lock(packages: &[(&str, &str, &str)]) -> Lock {
         let package = |(name, version, pocket): &(&str, &str, &str)| Package {
@@ -95,6 +96,7 @@ mod tests {
             schema: 1,
             made: "2026-01-01T00:00:00Z".into(),
             request: BTreeMap::new(),
+            archive: Asked { suites: Vec::new(), components: Vec::new(), key: String::new() },
             packages: packages.iter().map(package).collect(),
         }
     }

@@ -63,8 +63,12 @@ fn render(lock: &Lock, verb: &str) -> String {
         }
         text.push_str("]\n");
     }
+    let list = |names: &[String]| names.iter().map(|n| quoted(n)).collect::<Vec<_>>().join(", ");
+    let archive = &lock.archive;
+    let (suites, components) = (list(&archive.suites), list(&archive.components));
+    let key = quoted(&archive.key);
+    let _ = write!(text, "\n[archive]\nsuites = [{suites}]\ncomponents = [{components}]\nkey = {key}\n");
     for p in &lock.packages {
-        let layers: Vec<String> = p.layers.iter().map(|l| quoted(l)).collect();
         let _ = write!(
             text,
             "\n[[package]]\nname = {}\nversion = {}\narchitecture = {}\npath = {}\nsize = {}\nsha256 = {}\npocket = {}\nlayers = [{}]\n",
@@ -75,7 +79,7 @@ fn render(lock: &Lock, verb: &str) -> String {
             p.size,
             quoted(&p.sha256.to_string()),
             quoted(&p.pocket),
-            layers.join(", ")
+            list(&p.layers)
         );
     }
     text
@@ -94,7 +98,7 @@ fn key(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::digest::Sha256;
-    use crate::lock::Package;
+    use crate::lock::{Asked, Package};
     use std::collections::BTreeMap;
 
     #[test]
@@ -116,6 +120,7 @@ mod tests {
                 ("base".into(), vec!["libc6=2.39-0ubuntu8.6".into(), "zstd".into()]),
                 ("odd \"name".into(), Vec::new()),
             ]),
+            archive: Asked { suites: vec!["noble".into()], components: vec!["main".into()], key: "F6EC".into() },
             packages: vec![package.clone(), Package { name: "libc6-dev".into(), ..package }],
         };
         let text = render(&lock, "castiron lock");

@@ -53,9 +53,30 @@ pub struct Lock {
     pub made: String,
     /// The request that this answers: layer → packages as the profiles write them, sorted.
     pub request: BTreeMap<String, Vec<String>>,
+    /// The archive that was asked.
+    pub archive: Asked,
     /// The packages, sorted by name and version.
     #[serde(default, rename = "package")]
     pub packages: Vec<Package>,
+}
+
+/// What of the archive a lock depends on. Mirrors are not among it: they hold the same bytes, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Asked {
+    /// Suites in rising precedence.
+    pub suites: Vec<String>,
+    /// Components.
+    pub components: Vec<String>,
+    /// Fingerprint of the key that signed the indices.
+    pub key: String,
+}
+
+impl Asked {
+    fn of(archive: &Archive) -> Self {
+        let key = archive.key.to_ascii_uppercase();
+        Self { suites: archive.suites.clone(), components: archive.components.clone(), key }
+    }
 }
 
 /// One .deb.
@@ -88,12 +109,12 @@ impl Lock {
 
     /// An error that names every difference, where this lock does not answer these profiles (some or all). Offline.
     pub fn check(&self, profiles: &[Profile]) -> Result<()> {
-        wish::compare(&self.request, &wish::of_profiles(profiles)?, wish::Extent::Some)
+        wish::compare(self, &wish::of_profiles(profiles)?, wish::archive_of(profiles)?, wish::Extent::Some)
     }
 
     /// The same for all profiles at once: what the lock holds besides is a difference, too.
     pub fn check_all(&self, profiles: &[Profile]) -> Result<()> {
-        wish::compare(&self.request, &wish::of_profiles(profiles)?, wish::Extent::All)
+        wish::compare(self, &wish::of_profiles(profiles)?, wish::archive_of(profiles)?, wish::Extent::All)
     }
 
     /// The time for which the snapshot service is asked.
@@ -141,12 +162,21 @@ fn resolve_wishes(
     let tools = Tools::ensure(ctx)?;
     let mut packages = resolve::Apt::new(ctx, &tools, &indices, &key)?.all(wishes, pins, &index)?;
     packages.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
-    let lock = Lock { schema: file::SCHEMA, made: indices.made.to_string(), request: wish::request(wishes), packages };
-    Ok(match old {
+    let mut lock = Lock {
+        schema: file::SCHEMA,
+        made: indices.made.to_string(),
+        request: wish::request(wishes),
+        archive: Asked::of(archive),
+        packages,
+    };
+    if let Some(old) = old {
         // An archive that moved on without touching our packages changes nothing.
-        Some(old) if old.request == lock.request && old.packages == lock.packages => old.clone(),
-        _ => lock,
-    })
+        let now = std::mem::replace(&mut lock.made, old.made.clone());
+        if lock != *old {
+            lock.made = now;
+        }
+    }
+    Ok(lock)
 }
 
 /// Base addresses and folders to try, in order: the command line's, then the profile's.

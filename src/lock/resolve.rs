@@ -167,7 +167,7 @@ impl<'a> Apt<'a> {
     /// The packages of a wish with all that they depend on, and `more`.
     fn closure(&self, wish: &Wish, more: Vec<String>) -> Result<Picked, Failed> {
         let purpose = format!("resolving the layer `{}`", wish.layer);
-        let mut argv: Vec<&str> = vec!["apt-get", "install", "--simulate", "-qq"];
+        let mut argv: Vec<&str> = vec!["apt-get", "install", "--simulate", "-q"];
         // A version that a profile pins stands for the package's plain name elsewhere.
         let pinned: BTreeSet<&str> = wish.packages.iter().filter(|p| p.contains('=')).map(|p| name_of(p)).collect();
         argv.extend(more.iter().map(String::as_str).filter(|p| p.contains('=') || !pinned.contains(p)));
@@ -201,7 +201,7 @@ impl<'a> Apt<'a> {
             cmd.env("APT_CONFIG", "/mnt/apt/apt.conf").writes_stdout().run_into(self.ctx, file)
         });
         let output = fs::read_to_string(&output)?;
-        ran.map(|()| output.clone()).map_err(|error| Failed::of(error, output))
+        ran.map(|()| output.clone()).map_err(|error| Failed::of(error, output, purpose))
     }
 }
 
@@ -218,15 +218,15 @@ impl From<anyhow::Error> for Failed {
 }
 
 impl Failed {
-    /// apt explains contradictions on its stdout, which no log holds.
-    fn of(error: anyhow::Error, output: String) -> Self {
+    /// apt explains contradictions on its stdout, which no log holds; then the command and its code say nothing more.
+    fn of(error: anyhow::Error, output: String, purpose: &str) -> Self {
         let Some(at) = output.find("The following packages have unmet dependencies") else {
             return Self { error, output };
         };
         let lines: Vec<&str> = output[at..].lines().skip(1).map(str::trim).filter(|l| !l.is_empty()).collect();
-        let message = format!("the packages contradict each other\n  {}", lines.join("\n  "));
+        let message = format!("{purpose}: the packages contradict each other\n  {}", lines.join("\n  "));
         let failure = Failure::new(Kind::Input, message).hint("correct the profiles, or their pins");
-        Self { error: error.context(failure), output }
+        Self { error: failure.into(), output }
     }
 
     /// The packages that apt blames: `foo : Depends: bar (>= 2) but 1 is to be installed` blames `bar`.
@@ -291,7 +291,7 @@ mod tests {
         let output = "Some words\nThe following packages have unmet dependencies:\n \
                       udev : Depends: libudev1 (= 255.4-1) but 255.4-2 is to be installed\n \
                       libc6 : Breaks: locales (< 2.39) but 2.38 is to be installed\n";
-        let failed = Failed::of(anyhow::anyhow!("apt-get ended with 100"), output.into());
+        let failed = Failed::of(anyhow::anyhow!("apt-get ended with 100"), output.into(), "resolving");
         assert_eq!(failed.names(), ["libudev1", "locales"]);
         let message = failed.error.to_string();
         assert!(message.contains("\n  udev : Depends: libudev1 (= 255.4-1) but"), "{message}");

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use super::index::Index;
-use super::{BOOT, INITRD};
+use super::{Asked, BOOT, INITRD, Lock};
 use crate::context::Context;
 use crate::error::{Failure, Kind};
 use crate::fs;
@@ -95,10 +95,6 @@ pub fn of_profiles(profiles: &[Profile]) -> Result<Vec<Wish>> {
     for profile in profiles {
         let mut parent: Option<String> = None;
         for layer in &profile.layers {
-            if [INITRD, BOOT, TOOLS].contains(&layer.name.as_str()) {
-                problems
-                    .push(format!("a profile cannot be called `{}`: castiron has a layer of that name", layer.name));
-            }
             let mut packages = layer.packages.clone();
             if parent.is_none() {
                 packages.push(format!("linux-image-{}", profile.kernel.flavour));
@@ -120,7 +116,6 @@ pub fn of_profiles(profiles: &[Profile]) -> Result<Vec<Wish>> {
         initrd.extend(profile.initrd.packages.iter().cloned());
         boot.extend(profile.boot_packages.iter().cloned());
     }
-    problems.extend(clashing_pins(&wishes));
     if !problems.is_empty() {
         let message = format!("the profiles contradict each other\n  {}", problems.join("\n  "));
         return Err(Failure::new(Kind::Input, message).into());
@@ -161,26 +156,6 @@ pub fn name_of(package: &str) -> &str {
     package.split_once('=').map_or(package, |(name, _)| name)
 }
 
-fn clashing_pins(wishes: &[Wish]) -> Vec<String> {
-    let mut pins: BTreeMap<&str, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
-    for wish in wishes {
-        for package in &wish.packages {
-            if let Some((name, version)) = package.split_once('=') {
-                let layer = format!("`{}`", wish.layer);
-                pins.entry(name).or_default().entry(version).or_default().push(layer);
-            }
-        }
-    }
-    pins.into_iter()
-        .filter(|(_, versions)| versions.len() > 1)
-        .map(|(name, versions)| {
-            let sides: Vec<String> =
-                versions.iter().map(|(version, layers)| format!("`{version}` by {}", layers.join(", "))).collect();
-            format!("`{name}` is pinned to {}", sides.join(" and to "))
-        })
-        .collect()
-}
-
 /// How much of what a lock answers is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
@@ -191,10 +166,20 @@ pub enum Extent {
 }
 
 /// An error that names every difference between what a lock answers and what is asked for.
-pub fn compare(locked: &BTreeMap<String, Vec<String>>, wishes: &[Wish], extent: Extent) -> Result<()> {
-    let asked = request(wishes);
+pub fn compare(lock: &Lock, wishes: &[Wish], archive: &Archive, extent: Extent) -> Result<()> {
+    let (locked, asked) = (&lock.request, request(wishes));
     let none = Vec::new();
     let mut lines = Vec::new();
+    let now = Asked::of(archive);
+    for (what, old, new) in [
+        ("suites", lock.archive.suites.join(" "), now.suites.join(" ")),
+        ("components", lock.archive.components.join(" "), now.components.join(" ")),
+        ("key", lock.archive.key.clone(), now.key),
+    ] {
+        if old != new {
+            lines.push(format!("`[archive]`: {what} were `{old}` and are `{new}`"));
+        }
+    }
     for layer in locked.keys().chain(asked.keys()).collect::<BTreeSet<_>>() {
         let (before, now) = (locked.get(layer).unwrap_or(&none), asked.get(layer).unwrap_or(&none));
         // Layers of other roles, and what other roles want for the layers that all share.
