@@ -55,10 +55,8 @@ const VERDICT_LIMIT: Duration = Duration::from_secs(120);
 /// Runs the verb.
 pub fn run(ctx: &Context, args: Boot) -> Result<ExitCode> {
     let file = image::find(&args.path, args.role.as_deref())?;
-    if image::sniff(&file)? == image::Format::Raw {
-        // Found without the tools tree, which may have to be downloaded first.
-        image::check_raw(&file)?;
-    }
+    // Found without the tools tree, which may have to be made first.
+    image::check_length(&file)?;
     let tools = Tools::ensure(ctx)?;
     let image = Image::open(ctx, &tools, &file)?;
     let probe = probe::probe(ctx, &tools, &image)?;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use crate::lab::link::{Heard, Link};
-use crate::lab::qemu::{Machine, type_text};
+use crate::lab::qemu::Machine;
 use crate::lab::qmp::Event;
 
 /// Ctrl-], as in telnet.
@@ -55,7 +55,7 @@ pub fn attend(machine: &mut Machine) -> Result<End> {
                     let _ = sender.send(Heard::Monitor(Event { name: LEFT.into(), data: serde_json::Value::Null }));
                     return;
                 }
-                if type_text(&mut keyboard, keys).is_err() {
+                if keyboard.write_all(keys).is_err() {
                     return;
                 }
             }

@@ -10,7 +10,6 @@
 //! - Everything dies with the sandbox: no pid file, nothing to clean up.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -273,13 +272,7 @@ fn command_line(spec: &Spec) -> Vec<String> {
     let mut add = |option: &str, value: String| argv.extend([format!("-{option}"), value]);
     add("name", "castiron".into());
     add("machine", format!("q35,smm={}", if secure { "on" } else { "off" }));
-    add(
-        "accel",
-        match spec.accelerator {
-            Accelerator::Kvm => "kvm".into(),
-            Accelerator::Tcg => "tcg,thread=multi".into(),
-        },
-    );
+    add("accel", if spec.accelerator == Accelerator::Kvm { "kvm" } else { "tcg,thread=multi" }.into());
     add("cpu", "max".into());
     add("smp", CPUS.to_string());
     add("m", spec.memory.to_string());
@@ -364,11 +357,6 @@ fn accept(listener: &UnixListener, console: &ChildStdout, deadline: Instant) -> 
             Ok(_) => return Ok(None),
         }
     }
-}
-
-/// Sends text to a console, as if typed.
-pub fn type_text(keyboard: &mut ChildStdin, text: &[u8]) -> Result<()> {
-    keyboard.write_all(text).context("typing on the console")
 }
 
 #[cfg(test)]
