@@ -32,6 +32,7 @@ impl Cmd {
             binds: Vec::new(),
             scratch: Vec::new(),
             devices: Vec::new(),
+            probe: None,
             steps: Vec::new(),
         };
         Self { purpose: purpose.into(), spec }
@@ -62,6 +63,13 @@ impl Cmd {
     #[must_use]
     pub fn device(mut self, path: &Path) -> Self {
         self.spec.devices.push(path.to_owned());
+        self
+    }
+
+    /// Makes a file of another owner below `/mnt/<name>`: what `castiron doctor` tries.
+    #[must_use]
+    pub fn probe(mut self, name: &str) -> Self {
+        self.spec.probe = Some(name.to_owned());
         self
     }
 
@@ -241,6 +249,11 @@ impl Running {
 
     fn failure(&self, code: Option<i32>) -> Failure {
         let tail = tail(&self.log).unwrap_or_default();
+        let reasons: Vec<&str> = tail.iter().filter_map(|l| l.strip_prefix(sandbox::REASON)).collect();
+        if code == Some(i32::from(sandbox::SETUP_FAILED)) && !reasons.is_empty() {
+            let message = format!("no sandbox could be set up while {}:\n  | {}", self.purpose, reasons.join("\n  | "));
+            return Failure::new(Kind::Tool, message).hint("`castiron doctor` says what this host lacks");
+        }
         let command = tail.iter().rev().find_map(|l| l.strip_prefix("+ ")).unwrap_or("the sandbox").to_owned();
         let lines: Vec<&String> = tail.iter().rev().take(20).collect();
         let code = code.map_or_else(|| "a signal".to_owned(), |c| format!("exit code {c}"));
@@ -254,9 +267,6 @@ impl Running {
         let failure = Failure::new(Kind::Tool, message);
         if full {
             return failure.hint("a disk is full: free some space, or name another with `--store` or `--output`");
-        }
-        if code == format!("exit code {}", sandbox::SETUP_FAILED) {
-            return failure.hint("castiron doctor");
         }
         failure
     }

@@ -223,6 +223,15 @@ fn read_small(client: Option<&Client>, source: &str, limit: u64) -> Result<Vec<u
     if bytes.len() as u64 > limit { Err(format!("it is longer than {limit} bytes")) } else { Ok(bytes) }
 }
 
+/// Whether a source answers and has the file; nothing of it is brought.
+pub fn reach(source: &str) -> Result<()> {
+    if !is_address(source) {
+        return File::open(folder_path(source)).map(drop).with_context(|| format!("opening `{source}`"));
+    }
+    let answer = client()?.head(source).send().and_then(reqwest::blocking::Response::error_for_status);
+    answer.map(drop).map_err(|e| Failure::new(Kind::Network, innermost(&e)).hint(NETWORK_HINT).into())
+}
+
 /// The items that the store does not hold, each once. Those that it holds are hashed.
 fn absent(ctx: &Context, store: &Store, items: &[Item]) -> Result<Vec<Item>> {
     let items: BTreeMap<Sha256, &Item> = items.iter().map(|item| (item.sha256, item)).collect();

@@ -67,16 +67,19 @@ pub fn kind(error: &anyhow::Error) -> Kind {
 
 /// What to do about an error: the first hint in its chain, or one for a cause that many places share.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
-    let ours = error.chain().filter_map(|e| e.downcast_ref::<Failure>()).find_map(|f| f.hint.clone());
-    ours.or_else(|| {
+    let deeper = || error.chain().filter_map(|e| e.downcast_ref::<Failure>()).find_map(|f| f.hint.clone());
+    let ours = failure(error).and_then(|f| f.hint.clone());
+    ours.or_else(deeper).or_else(|| {
         let io = error.chain().find_map(|e| e.downcast_ref::<std::io::Error>())?;
         (io.kind() == std::io::ErrorKind::StorageFull)
             .then(|| "free some space, or name another disk with `--store` or `--output`, and run it again".into())
     })
 }
 
+/// The first failure of the chain. One that was given as the context of another error is seen by anyhow's own
+/// `downcast_ref` alone: in the chain it is part of a type that only anyhow knows.
 fn failure(error: &anyhow::Error) -> Option<&Failure> {
-    error.chain().find_map(|e| e.downcast_ref::<Failure>())
+    error.downcast_ref().or_else(|| error.chain().find_map(|e| e.downcast_ref()))
 }
 
 #[cfg(test)]
@@ -91,6 +94,16 @@ mod tests {
             .expect_err("is an error");
         assert_eq!(exit_code(&error), 3);
         assert_eq!(hint(&error).as_deref(), Some("try again"));
+    }
+
+    #[test]
+    fn a_failure_may_be_the_context_of_another_error() {
+        let error = Err::<(), _>(std::io::Error::other("it is read-only"))
+            .context(Failure::new(Kind::Input, "the folder can not be written").hint("name another"))
+            .context("making a release")
+            .expect_err("is an error");
+        assert_eq!(exit_code(&error), 2);
+        assert_eq!(hint(&error).as_deref(), Some("name another"));
     }
 
     #[test]

@@ -26,6 +26,13 @@ pub const VERB: &str = "sandbox";
 /// Exit code of a sandbox that could not be set up; the reason is on its stderr.
 pub const SETUP_FAILED: u8 = 125;
 
+/// What a line of its stderr begins with that says why.
+pub const REASON: &str = "sandbox: ";
+/// The highest id that a sandbox has: `nobody`. What packages bring belongs to ids up to this one.
+pub const HIGHEST_ID: u32 = 65534;
+/// The name of the file that [`Spec::probe`] asks for.
+pub const PROBE: &str = "of-another-owner";
+
 /// What a sandbox is made of.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spec {
@@ -39,6 +46,8 @@ pub struct Spec {
     pub scratch: Vec<String>,
     /// Host devices that are bound in besides the usual ones, e.g. `/dev/kvm`.
     pub devices: Vec<PathBuf>,
+    /// A name below `/mnt` where a file that belongs to [`HIGHEST_ID`] is made, for `castiron doctor`.
+    pub probe: Option<String>,
     /// Commands, run in order; the first that fails ends it.
     pub steps: Vec<Step>,
 }
@@ -76,7 +85,7 @@ pub fn main(args: &[String]) -> u8 {
         _ => Err(anyhow::anyhow!("`{VERB}` is castiron's own verb")),
     };
     done.unwrap_or_else(|error| {
-        let _ = writeln!(std::io::stderr(), "sandbox: {error:#}");
+        let _ = writeln!(std::io::stderr(), "{REASON}{error:#}");
         SETUP_FAILED
     })
 }
@@ -206,6 +215,12 @@ fn inner(spec: &Spec) -> Result<u8> {
     nix::unistd::pivot_root(".", ".").context("making the tools tree the root")?;
     umount2(".", MntFlags::MNT_DETACH).context("leaving the host's root")?;
     nix::unistd::chdir("/").context("entering the new root")?;
+    if let Some(name) = &spec.probe {
+        let file = Path::new("/mnt").join(name).join(PROBE);
+        crate::fs::create(&file)?;
+        nix::unistd::chown(&file, Some(HIGHEST_ID.into()), Some(HIGHEST_ID.into()))
+            .with_context(|| format!("giving a file to the mapped id {HIGHEST_ID}"))?;
+    }
     for step in &spec.steps {
         let status = run(step)?;
         if !status.success() {

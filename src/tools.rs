@@ -23,6 +23,10 @@ use crate::{deb, fs};
 /// Every time that is written into a file or an archive, seconds since 1970: noble's release, 2024-04-25.
 pub const EPOCH: u64 = 1_714_003_200;
 
+/// Mount points of every sandbox, where the tree itself is read-only.
+pub const MOUNT_POINTS: [&str; 11] =
+    ["proc", "dev", "sys", "tmp", "run", "root", "mnt", "var/tmp", "var/log", "var/cache", "var/lib/apt"];
+
 /// A tools tree that is ready.
 #[derive(Clone, Debug)]
 pub struct Tools {
@@ -140,8 +144,7 @@ fn finish(tree: &Path) -> Result<()> {
         master("passwd")? + "_apt:x:42:65534::/nonexistent:/usr/sbin/nologin\n",
     )?;
     fs::write_atomic(&tree.join("etc/group"), master("group")?)?;
-    // Mount points of every sandbox: the tree is read-only there.
-    for name in ["proc", "dev", "sys", "tmp", "run", "root", "mnt", "var/tmp", "var/log", "var/cache", "var/lib/apt"] {
+    for name in MOUNT_POINTS {
         fs::create_dir_all(&tree.join(name))?;
     }
     Ok(())

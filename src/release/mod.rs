@@ -6,7 +6,9 @@
 //! none. What it was made of is kept beside it (`.<name>.key`), not in it: a release holds nothing that depends on which
 //! build of castiron made it.
 
+pub mod compare;
 pub mod manifest;
+pub mod paths;
 mod sbom;
 
 use std::collections::BTreeMap;

@@ -2,34 +2,54 @@
 
 use std::path::Path;
 
-/// Trees of which only the folder itself stays.
+/// Trees of which only the folder itself stays, and why.
 ///
 /// `/var` is a partition that is made at first boot: what lay below it would never be seen. The kernel in `/boot` goes to
 /// the ESP.
-const EMPTIED: [&str; 7] = ["boot", "dev", "proc", "run", "sys", "tmp", "var"];
+const EMPTIED: [(&str, &str); 7] = [
+    ("boot", "kernel and initrd lie on the EFI system partition"),
+    ("dev", "the kernel fills `/dev` on the machine"),
+    ("proc", "the kernel fills `/proc` on the machine"),
+    ("run", "`/run` is made anew at each boot"),
+    ("sys", "the kernel fills `/sys` on the machine"),
+    ("tmp", "`/tmp` is made anew at each boot"),
+    ("var", "`/var` is a partition of the machine, made at its first boot"),
+];
 
-/// Trees that go whole.
-const DROPPED: [&str; 11] = [
-    "usr/share/bug",
-    "usr/share/info",
-    "usr/share/lintian",
-    "usr/share/locale",
-    "usr/share/man",
-    "usr/share/doc-base",
-    "etc/hostname",
-    "etc/hosts.bak",
-    "etc/apt/apt.conf.d/99mmdebstrap",
-    "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
-    "etc/.pwd.lock",
+const DOCUMENT: &str = "of documents only the copyright files stay";
+const TRACE: &str = "it is a trace of the installation, and no package's file";
+
+/// Trees that go whole, and why.
+const DROPPED: [(&str, &str); 11] = [
+    ("usr/share/bug", DOCUMENT),
+    ("usr/share/info", DOCUMENT),
+    ("usr/share/lintian", "it serves those who check packages"),
+    ("usr/share/locale", "a server's messages are not translated"),
+    ("usr/share/man", DOCUMENT),
+    ("usr/share/doc-base", DOCUMENT),
+    ("etc/hostname", "a machine has its name from its site"),
+    ("etc/hosts.bak", TRACE),
+    ("etc/apt/apt.conf.d/99mmdebstrap", TRACE),
+    ("etc/dpkg/dpkg.cfg.d/99mmdebstrap", TRACE),
+    ("etc/.pwd.lock", TRACE),
 ];
 
 /// Whether a path (relative to the root) is left out of the image.
 pub fn is_dropped(path: &Path) -> bool {
-    let below = |tree: &str| path.starts_with(tree) && path != Path::new(tree);
-    EMPTIED.iter().any(|tree| below(tree))
-        || DROPPED.iter().any(|tree| path.starts_with(tree))
-        || is_backup(path)
-        || is_document(path)
+    left_out(path).is_some()
+}
+
+/// Why castiron leaves a path (relative to the root) out of every image, if it does.
+pub fn left_out(path: &Path) -> Option<&'static str> {
+    let emptied = EMPTIED.iter().find(|(tree, _)| path.starts_with(tree) && path != Path::new(tree));
+    let dropped = || DROPPED.iter().find(|(tree, _)| path.starts_with(tree));
+    if let Some((_, why)) = emptied.or_else(dropped) {
+        return Some(why);
+    }
+    if is_backup(path) {
+        return Some("it is a copy of an account file before its last change");
+    }
+    is_document(path).then_some(DOCUMENT)
 }
 
 /// `/etc/passwd-` and its like: shadow-utils' copy of the file before the last change.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+pub use clean::left_out;
 pub use contents::{Licences, PathEntry};
 
 use crate::cache::Planned;
