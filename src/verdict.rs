@@ -27,7 +27,7 @@ pub struct Verdict {
     pub checks: Vec<Check>,
     /// What the machine says of itself: `role`, `image-version`, `debug-shell`, `roothash`, `slot`, `grub-variables` (those of
     /// the environment block), `machine-id`, `boot-id`, `kernel`, `firmware` (bios, uefi), `secure-boot` (enabled, disabled,
-    /// absent), `var-bytes`, `uptime-seconds`. One that cannot be had is left out.
+    /// absent), `var-bytes`, `var-uuid`, `uptime-seconds`. One that cannot be had is left out.
     pub facts: std::collections::BTreeMap<String, String>,
 }
 

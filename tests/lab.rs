@@ -213,12 +213,18 @@ fn every_scenario_of_the_project_is_right_and_listed() {
     assert_eq!(ran.stdout.lines().count(), scenarios.len());
 }
 
-/// A link with a port, and the machine's end of that port.
+/// A link with a port that is open in the machine, and the machine's end of that port.
 fn link() -> (Link, UnixStream) {
     let (ours, machine) = UnixStream::pair().unwrap();
     let mut link = Link::new();
     link.attach_port(ours).unwrap();
+    link.sender().send(opens(true)).unwrap();
     (link, machine)
+}
+
+/// QEMU tells that somebody in the machine opened or closed the port.
+fn opens(open: bool) -> Heard {
+    Heard::Monitor(Event { name: "VSERPORT_CHANGE".into(), data: json!({"id": "port", "open": open}) })
 }
 
 fn nonce_of(line: &str) -> String {
@@ -293,6 +299,24 @@ fn a_machine_that_ends_is_not_waited_for() {
 }
 
 #[test]
+fn a_firmware_that_swallows_the_question_does_not_matter() {
+    let (mut link, machine) = link();
+    let sender = link.sender();
+    std::thread::spawn(move || {
+        let mut writer = machine.try_clone().unwrap();
+        let mut lines = BufReader::new(machine).lines();
+        let first = nonce_of(&lines.next().unwrap().unwrap());
+        for open in [false, true] {
+            sender.send(opens(open)).unwrap();
+        }
+        let second = nonce_of(&lines.next().unwrap().unwrap());
+        assert_eq!(first, second);
+        writer.write_all(verdict(&second, true, true).as_bytes()).unwrap();
+    });
+    assert!(link.ask(LONG).unwrap().is_healthy());
+}
+
+#[test]
 fn a_machine_that_resets_is_asked_again() {
     let (mut link, machine) = link();
     let sender = link.sender();
@@ -302,6 +326,7 @@ fn a_machine_that_resets_is_asked_again() {
         // The first life takes the question and dies over it.
         let first = nonce_of(&lines.next().unwrap().unwrap());
         sender.send(Heard::Monitor(Event { name: "RESET".into(), data: Value::Null })).unwrap();
+        sender.send(opens(true)).unwrap();
         let second = nonce_of(&lines.next().unwrap().unwrap());
         assert_eq!(first, second);
         writer.write_all(verdict(&second, true, true).as_bytes()).unwrap();

@@ -98,6 +98,7 @@ impl Fixture {
         let mut superblock = vec![0; 2048];
         superblock[1024 + 0x04..1024 + 0x08].copy_from_slice(&u32::try_from(bytes / 4096).unwrap().to_le_bytes());
         superblock[1024 + 0x18] = 2;
+        superblock[1024 + 0x68..1024 + 0x78].copy_from_slice(&[0x5a; 16]);
         superblock[1024 + 0x38..1024 + 0x3a].copy_from_slice(&[0x53, 0xef]);
         fs::create_dir_all(self.path(absolute).parent().unwrap()).unwrap();
         fs::write(self.path(absolute), superblock).unwrap();
@@ -194,6 +195,7 @@ fn a_healthy_machine_says_so_and_what_it_is() {
             "grub-variables": "order=a b, a=3, b=0", "image-version": "2025.11.1", "kernel": "6.8.0-151-generic",
             "machine-id": ID, "role": "db", "roothash": ROOTHASH, "secure-boot": "absent", "slot": "a",
             "uptime-seconds": "42.17", "var-bytes": VAR_BYTES.to_string(),
+            "var-uuid": "5a5a5a5a-5a5a-5a5a-5a5a-5a5a5a5a5a5a",
         })
     );
 }

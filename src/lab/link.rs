@@ -1,8 +1,8 @@
 //! What a running machine says, in one queue: its console, its verdict port, its monitor's events, its end.
 //!
 //! In: streams. Out: [`Link`], on which every wait of the lab is made. Waits watch for events and have a limit;
-//! nothing polls or sleeps. A question is asked again after each reset, since a machine that fell over may have
-//! swallowed it; an answer counts only when it carries the nonce of this question.
+//! nothing polls or sleeps. A question is asked whenever somebody in the machine opens the port, since OVMF opens it before
+//! the kernel does and swallows what it reads (seen); an answer counts only when it carries the nonce of this question.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
@@ -95,6 +95,9 @@ pub struct Link {
     queue: Receiver<Heard>,
     port: Option<UnixStream>,
     port_bytes: Vec<u8>,
+    /// Whether somebody in the machine has the port open, and how often anybody opened it.
+    port_open: bool,
+    port_opened: u32,
     console: Vec<u8>,
     echo: Option<Echo>,
     events: Vec<Event>,
@@ -117,6 +120,8 @@ impl Link {
             queue,
             port: None,
             port_bytes: Vec::new(),
+            port_open: false,
+            port_opened: 0,
             console: Vec::new(),
             echo: None,
             events: Vec::new(),
@@ -216,8 +221,13 @@ impl Link {
             Heard::Monitor(event) => {
                 if event.name == "RESET" {
                     self.resets += 1;
+                    self.port_open = false;
                     // Half a line of the life before must not spoil the first line of the next.
                     self.port_bytes.clear();
+                }
+                if event.name == "VSERPORT_CHANGE" {
+                    self.port_open = event.data["open"] == true;
+                    self.port_opened += u32::from(self.port_open);
                 }
                 self.events.push(event);
             }
@@ -233,8 +243,8 @@ impl Link {
         let mut asked_after = None;
         let mut refused: Option<String> = None;
         let found = self.until(limit, |link| {
-            if asked_after != Some(link.resets) {
-                asked_after = Some(link.resets);
+            if link.port_open && asked_after != Some(link.port_opened) {
+                asked_after = Some(link.port_opened);
                 // A port that is gone is told by the machine's end.
                 if let Some(port) = &mut link.port {
                     let _ = port.write_all(question.as_bytes());

@@ -3,7 +3,8 @@
 //! In: a release's files, and scenarios. Out: passed or failed, and on failure the console, the screen and the verdict.
 //!
 //! - `image` finds an image and looks whether it is whole; `disk` and `writelog` change raw copies of it.
-//! - `probe` decides between KVM and TCG; `qemu` is the machine, `qmp` its monitor, `link` all that it says.
+//! - `probe` decides between KVM and TCG; `qemu` is the machine, `qmp` its monitor, `link` all that it says,
+//!   `screen` what it shows.
 //! - `console` is a person's terminal on a machine; `scenario` and `runner` are for tests.
 //!
 //! Only the verdict counts: QEMU ends with status 0 after a panic, after a failed check and after silence alike (tried).
@@ -17,4 +18,5 @@ pub mod qemu;
 pub mod qmp;
 pub mod runner;
 pub mod scenario;
+pub mod screen;
 pub mod writelog;

@@ -248,7 +248,12 @@ impl Machine {
 
     /// Keeps a picture of the screen as `name` in the run folder.
     pub fn picture(&mut self, name: &str) -> Result<()> {
-        self.monitor.screendump(&format!("{RUN}/{name}"))
+        self.monitor.screendump(&format!("{RUN}/{name}"), "png")
+    }
+
+    /// Keeps the screen's pixels as `name` in the run folder, for [`Screen`](crate::lab::screen::Screen).
+    pub fn pixels(&mut self, name: &str) -> Result<()> {
+        self.monitor.screendump(&format!("{RUN}/{name}"), "ppm")
     }
 }
 
@@ -273,7 +278,8 @@ fn command_line(spec: &Spec) -> Vec<String> {
     add("name", "castiron".into());
     add("machine", format!("q35,smm={}", if secure { "on" } else { "off" }));
     add("accel", if spec.accelerator == Accelerator::Kvm { "kvm" } else { "tcg,thread=multi" }.into());
-    add("cpu", "max".into());
+    // Without SVM: a guest that sees it loads KVM's modules, which took up to 40 s of a boot on TCG (seen).
+    add("cpu", "max,svm=off".into());
     add("smp", CPUS.to_string());
     add("m", spec.memory.to_string());
     add("display", "none".into());
@@ -285,7 +291,7 @@ fn command_line(spec: &Spec) -> Vec<String> {
     add("mon", "chardev=monitor,mode=control".into());
     add("device", "virtio-serial-pci".into());
     add("chardev", format!("socket,id=port,path={RUN}/port"));
-    add("device", format!("virtserialport,chardev=port,name={}", verdict::PORT));
+    add("device", format!("virtserialport,id=port,chardev=port,name={}", verdict::PORT));
     if secure {
         // Only code in system management mode may write the variables, keys among them.
         add("global", "driver=cfi.pflash01,property=secure,value=on".into());
@@ -378,7 +384,7 @@ mod tests {
             "secure,value=on",
             "readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
             "-device nvme,serial=castiron,drive=disk,bootindex=1",
-            "virtserialport,chardev=port,name=io.castiron.report",
+            "virtserialport,id=port,chardev=port,name=io.castiron.report",
             "-nic none",
         ] {
             assert!(line.contains(part), "`{part}` is missing in: {line}");

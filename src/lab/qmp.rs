@@ -74,9 +74,9 @@ impl Qmp {
         }
     }
 
-    /// Keeps a picture of the screen; `file` is a path as QEMU sees it.
-    pub fn screendump(&mut self, file: &str) -> Result<()> {
-        self.execute("screendump", json!({"filename": file, "format": "png"})).map(drop)
+    /// Keeps a picture of the screen, as `png` or `ppm`; `file` is a path as QEMU sees it.
+    pub fn screendump(&mut self, file: &str, format: &str) -> Result<()> {
+        self.execute("screendump", json!({"filename": file, "format": format})).map(drop)
     }
 
     /// Presses the reset button.

@@ -17,6 +17,7 @@ use crate::lab::image::{Format, Image};
 use crate::lab::link::{Answer, Miss, plain};
 use crate::lab::qemu::{Accelerator, DISKS, Firmware, Machine, Medium, SERIAL_LOG, Spec};
 use crate::lab::scenario::{Console, Healthy, PowerCuts, Scenario, Step};
+use crate::lab::screen::Screen;
 use crate::lab::writelog::{Random, WriteLog};
 use crate::tools::Tools;
 
@@ -43,6 +44,7 @@ const OTHER_DISK: &str = "other.raw";
 const RECORDED_DISK: &str = "recorded.raw";
 const WRITES: &str = "writes.log";
 const SCREEN: &str = "screen.png";
+const PIXELS: &str = "screen.ppm";
 const VERDICT: &str = "verdict.json";
 
 impl Lab<'_> {
@@ -186,7 +188,12 @@ impl Run<'_> {
             }
             Step::Same(facts) => self.compare(facts, true)?,
             Step::Different(facts) => self.compare(facts, false)?,
-            Step::Picture(name) => self.machine()?.picture(&format!("{name}.png"))?,
+            Step::Screen(text) => {
+                self.machine()?.pixels(PIXELS)?;
+                let seen = Screen::parse(&fs::read(&self.folder.join(PIXELS))?)?.shows(text);
+                fs::remove(&self.folder.join(PIXELS))?;
+                ensure!(seen, wrong(format!("the screen does not show `{text}`")));
+            }
             Step::Reset => {
                 let machine = self.machine()?;
                 let resets = machine.link.resets();

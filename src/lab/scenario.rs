@@ -118,8 +118,8 @@ pub enum Step {
     Same(Vec<String>),
     /// These facts of the last verdict must not be as they were remembered.
     Different(Vec<String>),
-    /// Keeps a picture of the screen under this name.
-    Picture(String),
+    /// The screen must show a text, now.
+    Screen(String),
     /// Presses the reset button.
     Reset,
     /// Presses the power button and waits until the machine is off.
@@ -324,7 +324,11 @@ fn check(file: &ScenarioFile) -> Vec<(Range<usize>, String)> {
         }
         used = true;
     }
-    if !file.steps.iter().any(|s| matches!(s.get_ref(), Step::Healthy(_) | Step::Console(_) | Step::PowerCuts(_))) {
+    if !file
+        .steps
+        .iter()
+        .any(|s| matches!(s.get_ref(), Step::Healthy(_) | Step::Console(_) | Step::Screen(_) | Step::PowerCuts(_)))
+    {
         problems.push((end, "nothing must be seen: such a scenario cannot fail".to_owned()));
     }
     problems

@@ -90,6 +90,8 @@ pub(crate) fn verity(machine: &Machine) -> Result<String> {
 pub(crate) struct Var {
     /// Length of its filesystem in bytes.
     pub(crate) bytes: u64,
+    /// UUID of its filesystem: another one means that /var was made anew.
+    pub(crate) uuid: String,
     found: String,
 }
 
@@ -122,12 +124,12 @@ pub(crate) fn var(machine: &Machine) -> Result<Var> {
     let size = sectors(&partition.join("size"))?;
     let rest = sectors(&disk.join("size"))?.saturating_sub(start + size);
     ensure!(rest <= SLACK, "the partition of `/var` leaves {rest} bytes free at the disk's end");
-    let bytes = ext4_bytes(&node)?;
+    let Ext4 { bytes, uuid } = ext4(&node)?;
     ensure!(
         bytes <= size && size - bytes < 1 << 20,
         "the filesystem of `/var` has {bytes} bytes, its partition {size}"
     );
-    Ok(Var { bytes, found: format!("ext4 from `{source}`, writable, {bytes} bytes, up to the disk's end") })
+    Ok(Var { bytes, uuid, found: format!("ext4 from `{source}`, writable, {bytes} bytes, up to the disk's end") })
 }
 
 fn device_node(machine: &Machine, device: &Path) -> Result<PathBuf> {
@@ -157,10 +159,15 @@ fn sectors(path: &Path) -> Result<u64> {
     Ok(count * 512)
 }
 
-/// Length of an ext4 filesystem, from its superblock (kernel documentation, `filesystems/ext4/super`).
+struct Ext4 {
+    bytes: u64,
+    uuid: String,
+}
+
+/// Length and UUID of an ext4 filesystem, from its superblock (kernel documentation, `filesystems/ext4/super`).
 ///
 /// statvfs() would do but for the overhead that it takes off, which hides a filesystem that was grown only in part.
-fn ext4_bytes(device: &Path) -> Result<u64> {
+fn ext4(device: &Path) -> Result<Ext4> {
     let reading = || format!("reading the superblock of `{}`", device.display());
     let mut file = fs::open(device)?;
     file.seek(SeekFrom::Start(1024)).with_context(reading)?;
@@ -171,7 +178,12 @@ fn ext4_bytes(device: &Path) -> Result<u64> {
     let is_64_bit = number(0x60) & 0x80 != 0;
     let blocks = number(0x04) | if is_64_bit { number(0x150) << 32 } else { 0 };
     let shift = 10 + number(0x18);
-    blocks.checked_mul(1_u64.checked_shl(shift as u32).unwrap_or(0)).context("has no sane length").with_context(reading)
+    let bytes = blocks.checked_mul(1_u64.checked_shl(shift as u32).unwrap_or(0));
+    let mut uuid: String = superblock[0x68..0x78].iter().map(|byte| format!("{byte:02x}")).collect();
+    for hyphen in [20, 16, 12, 8] {
+        uuid.insert(hyphen, '-');
+    }
+    Ok(Ext4 { bytes: bytes.context("has no sane length").with_context(reading)?, uuid })
 }
 
 /// /etc is the overlay whose upper side lies on /var.

@@ -46,6 +46,7 @@ pub fn examine(machine: &Machine, wait: Wait) -> Health {
     let mut facts = facts(machine);
     if let Ok(var) = &var {
         facts.insert("var-bytes".to_owned(), var.bytes.to_string());
+        facts.insert("var-uuid".to_owned(), var.uuid.clone());
     }
     let checks = vec![
         check("system-running", running),
