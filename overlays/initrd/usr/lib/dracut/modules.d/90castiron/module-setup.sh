@@ -18,8 +18,9 @@ install() {
     # systemd-repart formats /var, systemd-fsck checks it, systemd-growfs grows it; dracut brings none of their tools.
     inst_multiple mkfs.ext4 e2fsck /etc/mke2fs.conf \
         "$systemdutildir"/systemd-growfs "$systemdsystemunitdir"/systemd-growfs@.service
-    # The tools of emergency.conf.
-    inst_multiple grep sleep
+    # What emergency.conf changes, and its tools.
+    inst_multiple sh sleep \
+        "$systemdsystemunitdir"/emergency.target "$systemdsystemunitdir"/emergency.service
     inst_simple "$moddir/repart.conf" "$systemdsystemconfdir/systemd-repart.service.d/castiron.conf"
     inst_simple "$moddir/cleanup.conf" "$systemdsystemconfdir/initrd-cleanup.service.d/castiron.conf"
     inst_simple "$moddir/emergency.conf" "$systemdsystemconfdir/emergency.service.d/castiron.conf"
