@@ -40,6 +40,9 @@ pub struct Lab {
     /// What random moments are drawn from; the same seed draws the same [default: a new one]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// How many power cuts to make [default: as many as the scenario says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    cuts: Option<u64>,
     /// Folder for what failed scenarios leave behind [default: out/lab]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -80,7 +83,7 @@ pub fn run(ctx: &Context, args: Lab) -> Result<ExitCode> {
         let probe = probe::probe(ctx, &tools, &image)?;
         ctx.ui.verbose(format!("machines run on {}: {}", probe.accelerator.name(), probe.why));
         let (tools, output) = (&tools, output.clone());
-        let lab = Runner { ctx, tools, accelerator: probe.accelerator, image, other, output, seed };
+        let lab = Runner { ctx, tools, accelerator: probe.accelerator, image, other, output, seed, cuts: args.cuts };
         for &firmware in &scenario.firmware {
             match lab.run(scenario, firmware) {
                 Ok(()) => passed += 1,

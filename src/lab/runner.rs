@@ -37,6 +37,8 @@ pub struct Lab<'a> {
     pub output: PathBuf,
     /// What random moments are drawn from.
     pub seed: u64,
+    /// How many power cuts, instead of as many as the scenario says.
+    pub cuts: Option<u64>,
 }
 
 const DISK: &str = "disk.raw";
@@ -333,7 +335,8 @@ impl Run<'_> {
         ensure!(!log.entries.is_empty(), "the first boot wrote nothing: there is no moment to cut it at");
         step.done();
         let mut random = Random::new(self.lab.seed);
-        for n in 1..=cuts.count {
+        let wanted = self.lab.cuts.unwrap_or(cuts.count);
+        for n in 1..=wanted {
             let (count, all) = (random.below(log.entries.len() as u64 + 1) as usize, log.entries.len());
             let own = folder.join(format!("cut-{n:02}"));
             fs::create_dir_all(&own)?;
@@ -341,7 +344,7 @@ impl Run<'_> {
             let lost = log.cut(&own.join(DISK), count, &mut random)?;
             let text = format!(
                 "cut {n} of {} (seed {}): after write {count} of {all}, {} of {} unflushed ones lost",
-                cuts.count, self.lab.seed, lost.lost, lost.unflushed
+                wanted, self.lab.seed, lost.lost, lost.unflushed
             );
             let step = ui.step("lab", &text);
             self.machine = Some(self.start(&own, DISK, None)?);
