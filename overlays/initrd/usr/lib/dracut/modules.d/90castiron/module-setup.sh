@@ -23,5 +23,6 @@ install() {
         "$systemdsystemunitdir"/emergency.target "$systemdsystemunitdir"/emergency.service
     inst_simple "$moddir/repart.conf" "$systemdsystemconfdir/systemd-repart.service.d/castiron.conf"
     inst_simple "$moddir/cleanup.conf" "$systemdsystemconfdir/initrd-cleanup.service.d/castiron.conf"
+    inst_simple "$moddir/verity.conf" "$systemdsystemconfdir/systemd-veritysetup@.service.d/castiron.conf"
     inst_simple "$moddir/emergency.conf" "$systemdsystemconfdir/emergency.service.d/castiron.conf"
 }
