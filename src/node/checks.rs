@@ -2,6 +2,7 @@
 //!
 //! Runs: `systemctl`, `journalctl`, `veritysetup`. Everything else is read from /proc, /sys, /etc, /var and /efi.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -179,7 +180,10 @@ fn ext4(device: &Path) -> Result<Ext4> {
     let blocks = number(0x04) | if is_64_bit { number(0x150) << 32 } else { 0 };
     let shift = 10 + number(0x18);
     let bytes = blocks.checked_mul(1_u64.checked_shl(shift as u32).unwrap_or(0));
-    let mut uuid: String = superblock[0x68..0x78].iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut uuid = String::new();
+    for byte in &superblock[0x68..0x78] {
+        let _ = write!(uuid, "{byte:02x}");
+    }
     for hyphen in [20, 16, 12, 8] {
         uuid.insert(hyphen, '-');
     }
