@@ -11,6 +11,7 @@ use serde_json::Value;
 
 fn doctor(folder: &Path, global: &[&str], args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_castiron"))
+        .env_remove("CASTIRON_LOCK")
         .current_dir(folder)
         .args(["--project", ".", "--store", "store"])
         .args(global)

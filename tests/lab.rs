@@ -26,6 +26,7 @@ struct Ran {
 fn castiron(project: &Path, args: &[&str]) -> Ran {
     let store = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_castiron"))
+        .env_remove("CASTIRON_LOCK")
         .args(["--project", project.to_str().unwrap(), "--store", store.path().to_str().unwrap()])
         .args(args)
         .output()
@@ -147,6 +148,7 @@ fn a_qcow2_that_is_cut_short_is_refused() {
         std::fs::write(&path, &qcow2()[..length]).unwrap();
         // The store that `castiron` uses, so that the tools tree is made once.
         let output = Command::new(env!("CARGO_BIN_EXE_castiron"))
+            .env_remove("CASTIRON_LOCK")
             .args(["boot", path.to_str().unwrap(), "--verdict", "--within", "1"])
             .output()
             .unwrap();

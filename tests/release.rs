@@ -23,6 +23,7 @@ impl Project {
 
     fn castiron(&self, args: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_castiron"))
+            .env_remove("CASTIRON_LOCK")
             .current_dir(self.0.path())
             .args(["--project", ".", "--store", "store"])
             .args(args)
