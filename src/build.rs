@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use anyhow::{Context as _, Result};
 
 use crate::cache::Planned;
-use crate::carrier::{self, Format, disk};
+use crate::carrier::{self, Format, bios, disk};
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::lock::{self, BOOT, Lock};
@@ -72,7 +72,11 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
         let role = release::describe(ctx, profile, &lock, &system, plan.inputs(), &carriers, draft.folder())?;
         Ok((profile.name.clone(), role))
     };
-    let roles = side_by_side(&profiles.iter().zip(&plans).collect::<Vec<_>>(), one)?;
+    let roles = std::thread::scope(|scope| {
+        // The disks need it at the end; whoever comes first makes it, and tells what is wrong with it.
+        scope.spawn(|| bios::core(ctx, &tools));
+        side_by_side(&profiles.iter().zip(&plans).collect::<Vec<_>>(), one)
+    })?;
     let manifest = Manifest {
         schema: SCHEMA,
         version: options.version.clone(),

@@ -3,14 +3,15 @@
 //! A stage names its inputs first ([`Planned`]) and works only when no result of the same inputs is there. Keys are made
 //! of inputs alone, never of results: the last stage's key is known before the first has run, and when it is there,
 //! nothing before it is even looked at. The inputs lie beside the result as readable JSON, so a miss can say which of
-//! them changed (after mkosi's cache manifest). A result is checked against its digests each time that it is used.
+//! them changed (after mkosi's cache manifest). A result is checked against its digests by each run that uses it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -33,8 +34,11 @@ pub struct Planned {
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     inputs: BTreeMap<String, String>,
-    files: BTreeMap<String, (Sha256, u64)>,
+    files: Files,
 }
+
+/// Files of a result, by name, with digest and length.
+pub type Files = BTreeMap<String, (Sha256, u64)>;
 
 impl Planned {
     /// The stage `stage` for `name` (a role, a layer). This program is always one of its inputs.
@@ -65,23 +69,49 @@ impl Planned {
 
     /// The result's folder: reused when it is there and whole, else made by `make` in a temporary folder.
     ///
-    /// `text` says what is being done. Two processes that want the same result wait for each other.
-    pub fn ensure(&self, ctx: &Context, text: &str, make: impl FnOnce(&Path, &Step) -> Result<()>) -> Result<PathBuf> {
+    /// `make` returns the files whose digests it knows already. `prepare` brings what `make` works on, such as the results of earlier stages; nothing of it happens when the result
+    /// is there. `text` says what is being done. Whoever else wants the same result, here or in another process, waits.
+    /// A stage may wait for the locks of earlier stages while it holds its own: the stages' order lets no circle arise.
+    pub fn ensure<T>(
+        &self,
+        ctx: &Context,
+        text: &str,
+        prepare: impl FnOnce() -> Result<T>,
+        make: impl FnOnce(T, &Path, &Step) -> Result<Files>,
+    ) -> Result<PathBuf> {
         let results = ctx.derived(FOLDER).join(format!("{}-{}", self.stage, self.name));
-        fs::create_dir_all(&results)?;
         let key = self.key();
         let folder = results.join(key.short());
-        let lock = fs::create(&lock_of(&results, &key.short()))?;
-        store::lock(ctx, &lock, &format!("waiting for another build of `{} {}`", self.stage, self.name))?;
+        let turn = ctx.turn(&folder);
+        let Ok(mut ready) = turn.lock() else { bail!("making `{} {}` panicked", self.stage, self.name) };
+        if *ready {
+            return Ok(folder);
+        }
+        self.ensure_in_turn(ctx, text, &results, prepare, make)?;
+        *ready = true;
+        Ok(folder)
+    }
 
-        let step = ctx.ui.step(self.stage, text);
+    fn ensure_in_turn<T>(
+        &self,
+        ctx: &Context,
+        text: &str,
+        results: &Path,
+        prepare: impl FnOnce() -> Result<T>,
+        make: impl FnOnce(T, &Path, &Step) -> Result<Files>,
+    ) -> Result<()> {
+        let key = self.key();
+        let folder = results.join(key.short());
+        fs::create_dir_all(results)?;
+        let lock = fs::create(&lock_of(results, &key.short()))?;
+        store::lock(ctx, &lock, &format!("waiting for another build of `{} {}`", self.stage, self.name))?;
         match Self::check(&folder) {
             Ok(true) => {
                 self.explain(ctx, &format!("reused: no input changed (key {})", key.short()));
-                step.cached("no input changed");
-                return Ok(folder);
+                ctx.ui.step(self.stage, text).cached("no input changed");
+                return Ok(());
             }
-            Ok(false) => self.explain(ctx, &format!("ran: {}", self.changes(&results))),
+            Ok(false) => self.explain(ctx, &format!("ran: {}", self.changes(results))),
             Err(why) => {
                 ctx.ui.warn(format!(
                     "a cached result of `{} {}` is damaged and made again: {why:#}",
@@ -90,16 +120,19 @@ impl Planned {
             }
         }
         fs::remove(&folder)?;
-        clear(&results, &key.short())?;
+        clear(results, &key.short())?;
         let temporary = tempfile::Builder::new()
             .prefix(&format!("{MAKING}{}-", key.short()))
-            .tempdir_in(&results)
+            .tempdir_in(results)
             .with_context(|| format!("creating a folder in `{}`", results.display()))?;
-        make(temporary.path(), &step)?;
-        let mut files = BTreeMap::new();
+        let prepared = prepare()?;
+        let step = ctx.ui.step(self.stage, text);
+        let mut files = make(prepared, temporary.path(), &step)?;
         for path in fs::list(temporary.path())? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            files.insert(name, Sha256::of_file(&path)?);
+            if let Entry::Vacant(unknown) = files.entry(name) {
+                unknown.insert(Sha256::of_file(&path)?);
+            }
         }
         let record = Record { inputs: self.inputs.clone(), files };
         let text = serde_json::to_string_pretty(&record).context("writing a stage's record")?;
@@ -107,7 +140,7 @@ impl Planned {
         fs::rename(temporary.path(), &folder)?;
         std::mem::forget(temporary);
         step.done();
-        Ok(folder)
+        Ok(())
     }
 
     /// Whether a result is there; an error when it is there and damaged.

@@ -1,9 +1,9 @@
 //! What every stage is handed: where things are, whom to tell, and whether to stop.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
@@ -29,12 +29,26 @@ pub struct Context {
     pub explain: bool,
     /// Children to end when this run is interrupted.
     pub children: Children,
+    /// The results that this run has asked for: see [`Context::turn`].
+    turns: Arc<Mutex<BTreeMap<PathBuf, Turn>>>,
 }
+
+/// Held by the thread that makes or checks a result; true once that is done.
+pub type Turn = Arc<Mutex<bool>>;
 
 impl Context {
     /// The surroundings of a project, with everything else as it is by default.
     pub fn new(ui: Ui, project: PathBuf, store: PathBuf) -> Self {
-        Self { ui, project, store, lock_file: None, mirrors: Vec::new(), explain: false, children: Children::default() }
+        Self {
+            ui,
+            project,
+            store,
+            lock_file: None,
+            mirrors: Vec::new(),
+            explain: false,
+            children: Children::default(),
+            turns: Arc::default(),
+        }
     }
 
     /// Where the profiles and the locks lie.
@@ -45,6 +59,12 @@ impl Context {
     /// A folder under the store for results of `kind`, e.g. `stages`. The number is the format's version.
     pub fn derived(&self, kind: &str) -> PathBuf {
         self.store.join(kind)
+    }
+
+    /// The turn of a stage's result in this run: roles share results, and each is made or checked once.
+    pub fn turn(&self, result: &Path) -> Turn {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.entry(result.to_owned()).or_default().clone()
     }
 
     /// An error when somebody has asked to stop. Loops of unbounded length call it.

@@ -4,8 +4,11 @@
 //! told where `core.img` lies; offsets from GRUB 2.12, grub-core/boot/i386/pc/{boot,diskboot}.S and
 //! include/grub/offsets.h. GRUB's modules and `boot.img` are of the tools tree, as is `grub-mkimage`: they must agree.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, ensure};
 
+use crate::cache::{Files, Planned};
 use crate::context::Context;
 use crate::fs;
 use crate::tools::Tools;
@@ -26,7 +29,7 @@ const DRIVE_CHECK: usize = 0x66;
 const BLOCK_LIST: usize = 500;
 
 /// Everything that the ESP's grub.cfg uses is built in: no module is read from a disk.
-const MODULES: [&str; 25] = [
+const MODULES: [&str; 23] = [
     "biosdisk",
     "part_gpt",
     "fat",
@@ -50,23 +53,13 @@ const MODULES: [&str; 25] = [
     "cat",
     "hashsum",
     "gcry_sha256",
-    "part_msdos",
-    "read",
 ];
 const FOLDER: &str = "usr/lib/grub/i386-pc";
 
 impl Loader {
     /// GRUB for a disk whose BIOS boot partition begins at `sector`.
     pub fn make(ctx: &Context, tools: &Tools, sector: u64) -> Result<Self> {
-        let out = tempfile::tempdir().context("creating a temporary folder")?;
-        let mut command =
-            vec!["grub-mkimage", "-d", "/usr/lib/grub/i386-pc", "-O", "i386-pc", "-o", "/mnt/out/core.img"];
-        // The same disk's second partition, whatever else is in the machine: no search can find another.
-        command.extend(["-p", "(,gpt2)/EFI/ubuntu"]);
-        command.extend(MODULES);
-        tools.cmd("making GRUB's core image").bind_rw(out.path(), "out").step(command).run(ctx)?;
-
-        let mut core = fs::read(&out.path().join("core.img"))?;
+        let mut core = fs::read(&core(ctx, tools)?)?;
         ensure!(core.len() > 512 && core.len() <= 1 << 20, "GRUB's core image has {} bytes", core.len());
         core[BLOCK_LIST..BLOCK_LIST + 8].copy_from_slice(&(sector + 1).to_le_bytes());
 
@@ -77,4 +70,21 @@ impl Loader {
         boot[DRIVE_CHECK..DRIVE_CHECK + 2].copy_from_slice(&[0x90, 0x90]);
         Ok(Self { boot, core })
     }
+}
+
+/// `core.img`, the same on every disk; made when it is not there.
+pub fn core(ctx: &Context, tools: &Tools) -> Result<PathBuf> {
+    let mut command = vec!["grub-mkimage", "-d", "/usr/lib/grub/i386-pc", "-O", "i386-pc", "-o", "/mnt/out/core.img"];
+    // The same disk's second partition, whatever else is in the machine: no search can find another.
+    command.extend(["-p", "(,gpt2)/EFI/ubuntu"]);
+    command.extend(MODULES);
+    let mut planned = Planned::new("loader", "bios");
+    planned.input("tools", tools.digest);
+    let prepare = || Ok(());
+    let folder = planned.ensure(ctx, "making GRUB's core image", prepare, |(), folder, _| {
+        tools.cmd("making GRUB's core image").bind_rw(folder, "out").step(command).run(ctx)?;
+        fs::sync(folder)?;
+        Ok(Files::new())
+    })?;
+    Ok(folder.join("core.img"))
 }

@@ -87,7 +87,6 @@ pub fn write(
     copy_at(&mut file, root.start, &system.root)?;
     copy_at(&mut file, verity.start, &system.verity)?;
     ctx.check_interrupt()?;
-    file.sync_all().with_context(|| format!("syncing `{}`", path.display()))?;
     step.done();
     Ok(())
 }

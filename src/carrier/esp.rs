@@ -69,11 +69,22 @@ pub fn files(ctx: &Context, profile: &Profile, lock: &Lock, system: &System) -> 
     Ok(files)
 }
 
+/// Bytes of a cluster: as large as FAT32 allows at `size`, up to a page. `fatfs` would take 512 below 260 MiB, and then it,
+/// like GRUB later, walks through every block of a kernel.
+fn cluster(size: u64) -> u32 {
+    // Fewer clusters than 65525 make it FAT16 (Microsoft, FAT32 File System Specification, 1.03); the FATs take some room.
+    [4096, 2048, 1024].into_iter().find(|bytes| size / u64::from(*bytes) > 70_000).unwrap_or(512)
+}
+
 /// Formats `size` bytes of `disk` at `start` as FAT32 and writes the files. `volume` is the volume's serial number.
 pub fn write(disk: File, start: u64, size: u64, volume: u32, files: &Files) -> Result<()> {
     let slice = StreamSlice::new(disk, start, start + size).context("opening the ESP")?;
     let mut stream = BufStream::new(slice);
-    let options = FormatVolumeOptions::new().fat_type(FatType::Fat32).volume_id(volume).volume_label(*b"ESP        ");
+    let options = FormatVolumeOptions::new()
+        .fat_type(FatType::Fat32)
+        .bytes_per_cluster(cluster(size))
+        .volume_id(volume)
+        .volume_label(*b"ESP        ");
     fatfs::format_volume(&mut stream, options).context("formatting the ESP")?;
     let volume = FileSystem::new(stream, FsOptions::new().update_accessed_date(false)).context("opening the ESP")?;
     {

@@ -6,7 +6,7 @@
 //! The raw disk comes first; every other format is made from it. GPT by the crate `gpt`, FAT by the crate `fatfs`:
 //! nothing is mounted, no loop device is needed.
 
-mod bios;
+pub mod bios;
 pub mod disk;
 mod esp;
 
@@ -14,10 +14,11 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::context::Context;
+use crate::digest::{HashWriter, Sha256};
 use crate::fs;
 use crate::tools::Tools;
 
@@ -47,6 +48,10 @@ pub struct Carrier {
     pub path: PathBuf,
     /// `raw`, `qcow2`, `raw.zst`, `qcow2.zst`.
     pub format: String,
+    /// The file's digest.
+    pub sha256: Sha256,
+    /// Its length in bytes; a raw disk is sparse, and takes less.
+    pub size: u64,
 }
 
 /// Makes the wanted formats of a raw disk, beside it, each also compressed. The raw disk stays only if it is wanted.
@@ -58,9 +63,17 @@ pub fn export(ctx: &Context, tools: &Tools, raw: &Path, formats: &[Format]) -> R
             qcow2(ctx, tools, raw, &path)?;
         }
         let packed = raw.with_extension(format!("{}.zst", format.name()));
-        compress(ctx, &path, &packed)?;
-        carriers.push(Carrier { path, format: format.name().to_owned() });
-        carriers.push(Carrier { path: packed, format: format!("{}.zst", format.name()) });
+        // The disk's own time to write it is not waited for twice: it goes by while the other is made.
+        let (plain, packed) = std::thread::scope(|scope| {
+            let synced = scope.spawn(|| fs::sync(&path));
+            let made = compress(ctx, &path, &packed);
+            synced.join().unwrap_or_else(|_| bail!("syncing a disk panicked"))?;
+            made
+        })?;
+        carriers.extend([
+            Carrier { format: format.name().to_owned(), ..plain },
+            Carrier { format: format!("{}.zst", format.name()), ..packed },
+        ]);
     }
     if !formats.contains(&Format::Raw) {
         fs::remove(raw)?;
@@ -87,15 +100,17 @@ const ZSTD_LEVEL: i32 = 1;
 /// Fixed, since the bytes depend on whether there are workers at all.
 const ZSTD_WORKERS: u32 = 2;
 
-fn compress(ctx: &Context, from: &Path, to: &Path) -> Result<()> {
+/// Compresses a carrier; its digest and that of the new one are those of the bytes that passed.
+fn compress(ctx: &Context, from: &Path, to: &Path) -> Result<(Carrier, Carrier)> {
     let name = to.file_name().unwrap_or_default().display().to_string();
     let step = ctx.ui.step_bytes("carrier", format!("writing `{name}`"), fs::len(from)?);
     let compressing = || format!("writing `{}`", to.display());
-    let mut encoder = zstd::Encoder::new(fs::create(to)?, ZSTD_LEVEL).with_context(compressing)?;
+    let mut encoder = zstd::Encoder::new(HashWriter::new(fs::create(to)?), ZSTD_LEVEL).with_context(compressing)?;
     encoder.multithread(ZSTD_WORKERS).with_context(compressing)?;
     encoder.include_checksum(true).with_context(compressing)?;
     encoder.long_distance_matching(false).with_context(compressing)?;
     let mut input: File = fs::open(from)?;
+    let mut read = HashWriter::new(std::io::sink());
     let mut buffer = vec![0; 1 << 20];
     loop {
         ctx.check_interrupt()?;
@@ -104,9 +119,11 @@ fn compress(ctx: &Context, from: &Path, to: &Path) -> Result<()> {
             break;
         }
         encoder.write_all(&buffer[..n]).with_context(compressing)?;
+        read.write_all(&buffer[..n]).with_context(compressing)?;
         step.advance(n as u64);
     }
-    encoder.finish().with_context(compressing)?;
+    let written = encoder.finish().with_context(compressing)?;
     step.done();
-    Ok(())
+    let carrier = |path: &Path, (sha256, size)| Carrier { path: path.to_owned(), format: String::new(), sha256, size };
+    Ok((carrier(from, read.finish()), carrier(to, written.finish())))
 }

@@ -198,7 +198,7 @@ pub fn verify(release: &Path) -> Result<()> {
     Err(Failure::new(Kind::Integrity, wrong.join("\n")).hint("build or copy the release again").into())
 }
 
-/// What the manifest says of one role; digests the carriers on all cores, and writes the list of paths.
+/// What the manifest says of one role; writes the list of paths.
 pub fn describe(
     ctx: &Context,
     profile: &Profile,
@@ -216,13 +216,13 @@ pub fn describe(
 
     let packages = packages(ctx, profile, lock, system)?;
 
-    let digests = on_all_cores(carriers, |carrier| Sha256::of_file(&carrier.path));
-    let mut files = Vec::new();
-    for (carrier, digest) in carriers.iter().zip(digests) {
-        let (sha256, size) = digest?;
-        let file = carrier.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        files.push(File { file, format: carrier.format.clone(), size, sha256 });
-    }
+    let file = |carrier: &Carrier| File {
+        file: carrier.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        format: carrier.format.clone(),
+        size: carrier.size,
+        sha256: carrier.sha256,
+    };
+    let files = carriers.iter().map(file).collect();
     step.done();
     Ok(Role {
         description: profile.description.clone(),

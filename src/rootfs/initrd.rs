@@ -1,25 +1,31 @@
 //! The initrd: dracut's, made in a tree of its own that is thrown away.
 //!
-//! In: the base tree, the lock's layer `initrd`, the overlays that the profile names for it. Out: [`Boot`], the kernel and
-//! the initrd. One for all roles, since nothing of a role is in it: which root it mounts, GRUB's `roothash=` says.
+//! In: the packages of `base` and of the lock's layer `initrd`, the overlays that the profile names for it. Out: [`Boot`],
+//! the kernel and the initrd. One for all roles, since nothing of a role is in it: which root it mounts, GRUB's `roothash=`
+//! says. Runs: `dracut`, and what packages' scripts would have run: `ldconfig`, `depmod`, `systemd-sysusers`, `systemd-hwdb`.
+//!
+//! The packages are unpacked, not installed: dracut only reads files, and the initrd is made while `base` is installed.
+//! Seen with noble's packages: the files are those of an initrd from the installed tree, byte for byte, but for the numbers
+//! of users that packages make, which hold until the root's own udev goes over `/dev` again.
 //!
 //! `DRACUT_NO_MKNOD`: an ordinary user's sandbox can make no device nodes, and without it root's initrd would differ
 //! from the user's by them. devtmpfs brings them at boot.
 
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::kernel_version;
 use super::overlay::Overlay;
-use super::{TREE, Tree, dpkg, in_sandbox, unpack_tree};
-use crate::cache::Planned;
+use crate::cache::{Files, Planned};
 use crate::context::Context;
 use crate::digest::Sha256;
-use crate::lock::{INITRD, Lock};
+use crate::lock::{INITRD, Lock, Package};
 use crate::profile::Profile;
 use crate::store::Store;
 use crate::tools::{EPOCH, Tools};
-use crate::{fetch, fs};
+use crate::{deb, fetch, fs};
 
 /// The initrd, planned.
 #[derive(Clone, Debug)]
@@ -27,7 +33,6 @@ pub struct Initrd<'a> {
     tools: &'a Tools,
     profile: &'a Profile,
     lock: &'a Lock,
-    base: Tree<'a>,
     overlay: Overlay,
     planned: Planned,
 }
@@ -44,19 +49,17 @@ pub struct Boot {
 impl<'a> Initrd<'a> {
     /// The initrd that a role boots with.
     pub fn plan(ctx: &Context, tools: &'a Tools, profile: &'a Profile, lock: &'a Lock) -> Result<Self> {
-        let base = Tree::plan_base(tools, profile, lock);
         let mut overlay = Overlay::default();
         for name in &profile.initrd.overlays {
             overlay.add_folder(&ctx.project.join("overlays").join(name), &format!("overlay {name}"))?;
         }
         let mut planned = Planned::new("initrd", "all");
         planned.input("tools", tools.digest);
-        planned.input("base tree", base.key());
         planned.input("overlays", overlay.digest()?);
-        for package in lock.layer(INITRD) {
+        for package in packages(profile, lock) {
             planned.input(format!("package {}", package.name), package.sha256);
         }
-        Ok(Self { tools, profile, lock, base, overlay, planned })
+        Ok(Self { tools, profile, lock, overlay, planned })
     }
 
     /// The digest of all that goes into it.
@@ -66,26 +69,30 @@ impl<'a> Initrd<'a> {
 
     /// Kernel and initrd; made when they are not there.
     pub fn ensure(&self, ctx: &Context) -> Result<Boot> {
-        let tree = self.base.ensure(ctx)?;
-        let version = self.base.kernel_version()?;
+        let base = &self.profile.layers[0].name;
+        let version = kernel_version(self.lock.layer(base))
+            .with_context(|| format!("the lock's layer `{base}` has no package `linux-modules-<version>`"))?;
         let text = format!("making the initrd of kernel {version}");
-        let folder = self.planned.ensure(ctx, &text, |folder, _| {
-            fetch::fetch(ctx, self.profile, self.lock, &[INITRD])?;
+        let prepare = || fetch::fetch(ctx, self.profile, self.lock, &[base, INITRD]);
+        let folder = self.planned.ensure(ctx, &text, prepare, |(), folder, _| {
+            let tree = tempfile::tempdir_in(folder).context("creating a temporary folder")?;
+            self.unpack(ctx, tree.path())?;
             let overlays = tempfile::NamedTempFile::new_in(folder).context("creating a temporary file")?;
             self.overlay.write_tar(overlays.as_file())?;
-            let store = Store::new(&ctx.store);
-            let mut unpack = dpkg("--unpack");
-            unpack.extend(self.lock.layer(INITRD).map(|p| in_sandbox(&store, ctx, p)));
-            let cmd = self
-                .tools
+            self.tools
                 .cmd("making the initrd")
-                .bind(&ctx.store, "store")
-                .bind(&tree, TREE)
                 .bind(overlays.path(), "overlays.tar")
+                .bind_rw(tree.path(), "root")
                 .bind_rw(folder, "out")
-                .scratch("root");
-            unpack_tree(cmd)
-                .step(unpack)
+                .step(["mount", "--rbind", "/dev", "/mnt/root/dev"])
+                .step(["mount", "-t", "proc", "proc", "/mnt/root/proc"])
+                .step(["mount", "-t", "tmpfs", "tmpfs", "/mnt/root/run"])
+                .step(["mount", "-t", "tmpfs", "tmpfs", "/mnt/root/tmp"])
+                .step(["mount", "-t", "tmpfs", "tmpfs", "/mnt/root/var/tmp"])
+                .step(["chroot", "/mnt/root", "ldconfig"])
+                .step(["chroot", "/mnt/root", "systemd-sysusers"])
+                .step(["chroot", "/mnt/root", "systemd-hwdb", "--usr", "update"])
+                .step(["chroot", "/mnt/root", "depmod", &version])
                 .step([
                     "tar",
                     "--extract",
@@ -94,16 +101,40 @@ impl<'a> Initrd<'a> {
                     "--keep-directory-symlink",
                     "--no-overwrite-dir",
                 ])
-                .step(["mount", "-t", "tmpfs", "tmpfs", "/mnt/root/run"])
-                .step(["chroot", "/mnt/root", "dracut", "--force", "/tmp/initrd", &version])
+                // It yields to the packages of `base`, which everything else waits for.
+                .step(["chroot", "/mnt/root", "nice", "dracut", "--force", "/tmp/initrd", &version])
                 .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
                 .env("DRACUT_NO_MKNOD", "1")
                 .step(["cp", "/mnt/root/tmp/initrd", "/mnt/out/initrd"])
                 .step(["cp", &format!("/mnt/root/boot/vmlinuz-{version}"), "/mnt/out/vmlinuz"])
                 .step(["chmod", "0644", "/mnt/out/initrd", "/mnt/out/vmlinuz"])
                 .run(ctx)?;
-            fs::sync(folder)
+            drop(overlays);
+            fs::remove(tree.path())?;
+            fs::sync(folder)?;
+            Ok(Files::new())
         })?;
         Ok(Boot { vmlinuz: folder.join("vmlinuz"), initrd: folder.join("initrd") })
     }
+
+    /// The packages' files, and what their scripts would have written and dracut reads.
+    fn unpack(&self, ctx: &Context, tree: &Path) -> Result<()> {
+        let store = Store::new(&ctx.store);
+        for package in packages(self.profile, self.lock) {
+            ctx.check_interrupt()?;
+            deb::unpack(&store.path(&package.sha256), tree).with_context(|| format!("unpacking `{}`", package.name))?;
+        }
+        for name in ["passwd", "group"] {
+            let master = tree.join("usr/share/base-passwd").join(format!("{name}.master"));
+            fs::write_atomic(&tree.join("etc").join(name), fs::read_to_string(&master)?)?;
+        }
+        symlink("mawk", tree.join("usr/bin/awk")).context("linking `awk`")
+    }
+}
+
+/// What the initrd's tree is made of. base-files comes first: its links `/bin`, `/lib` decide where others' files go.
+fn packages<'a>(profile: &'a Profile, lock: &'a Lock) -> Vec<&'a Package> {
+    let mut packages: Vec<_> = lock.layer(&profile.layers[0].name).chain(lock.layer(INITRD)).collect();
+    packages.sort_by_key(|package| package.name != "base-files");
+    packages
 }

@@ -1,12 +1,12 @@
-//! The root tree: locked packages, installed; and the initrd made from it.
+//! The root tree: locked packages, installed; and the initrd, made of the same.
 //!
 //! In: [`Profile`], [`Lock`], the store. Out: [`Tree`] (a tar a layer) and [`initrd::Initrd`].
-//! Runs: `mmdebstrap`, `dpkg`, `tar`, `dracut`.
+//! Runs: `mmdebstrap`, `dracut`.
 //!
 //! A role's tree is its parent profile's tree and the packages that the role adds, layer by layer, so four roles
 //! share the work of `base`. Trees live in a tmpfs of the sandbox and leave it as tars: they carry owners and
 //! attributes that an ordinary user's disk can not, and nothing is left to be deleted by an id that the user has not.
-//! dracut and what it needs are in the initrd's own tree only; no role's image carries them.
+//! dracut and what it needs are in the initrd's own tree only ([`initrd`]); no role's image carries them.
 //!
 //! Tried and dropped: mmdebstrap's own path-exclude (a filter in Python, 6 s; what is not wanted is left out when the
 //! tree becomes an image), and a tree on disk (a third slower than on a tmpfs).
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::cache::Planned;
+use crate::cache::{Files, Planned};
 use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::digest::Sha256;
@@ -44,11 +44,6 @@ impl<'a> Tree<'a> {
     /// The tree of a role.
     pub fn plan(tools: &'a Tools, profile: &'a Profile, lock: &'a Lock) -> Self {
         Self::plan_layers(tools, profile, lock, &profile.layers)
-    }
-
-    /// The tree of the profile that all roles share: the first of the chain.
-    pub fn plan_base(tools: &'a Tools, profile: &'a Profile, lock: &'a Lock) -> Self {
-        Self::plan_layers(tools, profile, lock, &profile.layers[..1])
     }
 
     fn plan_layers(
@@ -83,26 +78,21 @@ impl<'a> Tree<'a> {
         &self.layers[self.layers.len() - 1].name
     }
 
-    /// The version of the kernel in it, as in `/usr/lib/modules/<version>`.
-    pub fn kernel_version(&self) -> Result<String> {
-        let first = &self.layers[0].name;
-        kernel_version(self.lock.layer(first))
-            .with_context(|| format!("the lock's layer `{first}` has no package `linux-modules-<version>`"))
-    }
-
     /// The tar of the tree; made when it is not there.
     pub fn ensure(&self, ctx: &Context) -> Result<PathBuf> {
         let packages: Vec<&Package> = self.lock.layer(self.name()).collect();
-        // Outside of `ensure` of this stage, so that no two stages' locks are held at once.
-        let parent = match self.parent() {
-            None => None,
-            Some(parent) if packages.is_empty() => return parent.ensure(ctx),
-            Some(parent) => Some(parent.ensure(ctx)?),
-        };
+        let parent = self.parent();
+        if let Some(parent) = parent.as_ref().filter(|_| packages.is_empty()) {
+            return parent.ensure(ctx);
+        }
         let text = format!("installing {} packages of `{}`", packages.len(), self.name());
-        let folder = self.planned.ensure(ctx, &text, |folder, _| {
+        let prepare = || {
             fetch::fetch(ctx, self.profile, self.lock, &[self.name()])?;
-            self.install(ctx, folder, parent.as_deref(), &packages)?.run_into(ctx, &folder.join(TREE))
+            parent.map(|parent| parent.ensure(ctx)).transpose()
+        };
+        let folder = self.planned.ensure(ctx, &text, prepare, |parent, folder, _| {
+            let install = self.install(ctx, folder, parent.as_deref(), &packages)?;
+            Ok(Files::from([(TREE.to_owned(), install.run_into(ctx, &folder.join(TREE))?)]))
         })?;
         Ok(folder.join(TREE))
     }
@@ -133,6 +123,7 @@ impl<'a> Tree<'a> {
         command.extend([
             format!("--include={}", names.join(",")),
             "--aptopt=APT::Install-Recommends \"false\"".to_owned(),
+            format!("--customize-hook=cd \"$1\" && rm -rf {UNUSED}"),
             "--format=tar".to_owned(),
             String::new(), // no suite: a flat repository has none
             "-".to_owned(),
@@ -141,6 +132,9 @@ impl<'a> Tree<'a> {
         Ok(cmd.step(command).env("SOURCE_DATE_EPOCH", EPOCH.to_string()).writes_stdout())
     }
 }
+
+/// What is large, in no image ([`crate::system::left_out`]), and of no use to the layers that follow: it need not travel.
+const UNUSED: &str = "boot/* usr/share/man/* usr/share/locale/*";
 
 /// The file name of a tree's tar.
 pub const TREE: &str = "tree.tar";
@@ -151,29 +145,6 @@ pub fn kernel_version<'a>(packages: impl Iterator<Item = &'a Package>) -> Option
         .filter_map(|p| p.name.strip_prefix("linux-modules-"))
         .find(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         .map(str::to_owned)
-}
-
-/// Steps that unpack `/mnt/tree.tar` to `/mnt/root` and mount what programs in it expect.
-fn unpack_tree(cmd: Cmd) -> Cmd {
-    cmd.step([
-        "tar",
-        "--extract",
-        "--directory=/mnt/root",
-        &format!("--file=/mnt/{TREE}"),
-        "--numeric-owner",
-        "--preserve-permissions",
-        "--xattrs",
-        "--xattrs-include=*",
-        "--exclude=./dev/?*",
-    ])
-    .step(["mount", "--rbind", "/dev", "/mnt/root/dev"])
-    .step(["mount", "-t", "proc", "proc", "/mnt/root/proc"])
-    .step(["mount", "--bind", "/mnt/store", "/mnt/root/mnt"])
-}
-
-/// The tree's own dpkg: one from outside would look up the tree's users in its own /etc.
-fn dpkg(action: &str) -> Vec<String> {
-    ["chroot", "/mnt/root", "dpkg", "--force-unsafe-io", "--force-confold", action].map(str::to_owned).to_vec()
 }
 
 /// A package's path where the store is bound to `/mnt`, as it is in the tree.

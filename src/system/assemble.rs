@@ -1,6 +1,7 @@
 //! Tree and overlays become one tar, on the way to `mksquashfs`.
 //!
-//! In: the tree's tar, the overlay. Out: a tar, sorted as it came and then the overlay's, and what was in it.
+//! In: the tree's tar, the overlay. Out: a tar, sorted as it came and then the overlay's, and what was in it. What is still
+//! being made while the tree passes comes last.
 //!
 //! One pass, nothing held but small files that are edited: peak memory does not grow with the image. Every file is
 //! hashed as it passes, for `castiron why` and `castiron diff`.
@@ -38,10 +39,12 @@ pub struct Assembled {
 const DAY: u64 = 86_400;
 const SMALL: u64 = 4 << 20;
 
-/// Writes the image's tar to `out`. `progress` is told the bytes of each file, and may stop it.
+/// Writes the image's tar to `out`. `late` is waited for at the end, and brings paths that neither tree nor overlay has.
+/// `progress` is told the bytes of each file, and may stop it.
 pub fn assemble(
     tree: impl Read,
     overlay: &Overlay,
+    late: impl FnOnce() -> Result<Overlay>,
     edits: &Edits<'_>,
     out: impl Write,
     mut progress: impl FnMut(u64) -> Result<()>,
@@ -124,7 +127,8 @@ pub fn assemble(
         .with_context(|| format!("writing `{}` into the image", path.display()))?;
         entries.insert(found.path.clone(), found);
     }
-    for (path, entry) in overlay.entries() {
+    let late = late()?;
+    for (path, entry) in overlay.entries().chain(late.entries()) {
         let name = path.to_string_lossy().into_owned();
         if matches!(entry.content, Content::Folder) && entries.contains_key(&name) {
             continue;

@@ -6,7 +6,7 @@
 //! Salt and uuid of the hash tree are derived from role and version: the same input gives the same bytes, while two
 //! versions can not have one root hash, which would give two slots the same PARTUUIDs (boot.md, §3).
 //!
-//! zstd level 9: 2 % larger than level 15, and five times as fast.
+//! zstd level 6: 0.5 % larger than level 9, in two thirds of its time.
 
 mod assemble;
 mod clean;
@@ -16,13 +16,13 @@ mod units;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use clean::left_out;
 pub use contents::{Licences, PathEntry, licences_of};
 
-use crate::cache::Planned;
+use crate::cache::{Files, Planned};
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::lock::Lock;
@@ -34,7 +34,7 @@ use crate::store::Store;
 use crate::tools::{EPOCH, Tools};
 use crate::{fetch, fs};
 
-const SQUASHFS_LEVEL: u32 = 9;
+const SQUASHFS_LEVEL: u32 = 6;
 /// Room that `mksquashfs` leaves to dm-verity: blocks of 4 KiB.
 const BLOCK: u64 = 4096;
 
@@ -143,20 +143,22 @@ impl<'a> Planning<'a> {
 
     /// The root image; made when it is not there.
     pub fn ensure(&self, ctx: &Context) -> Result<System> {
-        // Two cores: the initrd is made while the role's packages are installed.
-        let (boot, tree) = std::thread::scope(|scope| {
-            let boot = scope.spawn(|| self.initrd.ensure(ctx));
-            let tree = self.tree.ensure(ctx);
-            (boot.join().unwrap_or_else(|_| Err(anyhow::anyhow!("making the initrd panicked"))), tree)
-        });
-        let (boot, tree) = (boot?, tree?);
         let text = format!("sealing the root image of `{}`", self.profile.name);
-        let folder = self.planned.ensure(ctx, &text, |folder, step| {
-            fetch::fetch_files(ctx, self.profile)?;
-            let overlay = self.complete_overlay(ctx, &boot)?;
-            self.squash(ctx, folder, &tree, &overlay, step)?;
-            self.seal(ctx, folder)
+        // Two cores: the initrd is made while the role's packages are installed, and the image begins without it.
+        let folder = std::thread::scope(|scope| {
+            let prepare = || {
+                let boot = scope.spawn(|| self.initrd.ensure(ctx));
+                fetch::fetch_files(ctx, self.profile)?;
+                Ok((self.tree.ensure(ctx)?, boot))
+            };
+            self.planned.ensure(ctx, &text, prepare, |(tree, boot), folder, step| {
+                let boot = || boot.join().unwrap_or_else(|_| bail!("making the initrd panicked"));
+                self.squash(ctx, folder, &tree, boot, step)?;
+                self.seal(ctx, folder)?;
+                Ok(Files::new())
+            })
         })?;
+        let boot = self.initrd.ensure(ctx)?;
         let roothash = fs::read_to_string(&folder.join("roothash"))?;
         Ok(System {
             root: folder.join("root.img"),
@@ -168,32 +170,28 @@ impl<'a> Planning<'a> {
         })
     }
 
-    /// The overlay, and what only exists now: pinned files and the digests of the boot files.
-    fn complete_overlay(&self, ctx: &Context, boot: &Boot) -> Result<Overlay> {
+    /// The overlay, and the pinned files, which are in the store now.
+    fn overlay_with_files(&self, ctx: &Context) -> Overlay {
         let mut overlay = self.overlay.clone();
         let store = Store::new(&ctx.store);
         for file in &self.profile.files {
             let destination = file.destination.strip_prefix("/").unwrap_or(&file.destination);
             overlay.add_file(destination, &store.path(&file.sha256), file.mode, &format!("file {}", file.url));
         }
-        let digest = |path: &Path| -> Result<serde_json::Value> {
-            let (sha256, size) = Sha256::of_file(path)?;
-            Ok(serde_json::json!({"sha256": sha256, "size": size}))
-        };
-        let digests = serde_json::json!({"vmlinuz": digest(&boot.vmlinuz)?, "initrd": digest(&boot.initrd)?});
-        overlay.add_bytes("usr/lib/castiron/boot.json", json_line(&digests)?, "castiron");
-        Ok(overlay)
+        overlay
     }
 
+    /// `boot` is asked for the boot files when everything else is in the image.
     fn squash(
         &self,
         ctx: &Context,
         folder: &Path,
         tree: &Path,
-        overlay: &Overlay,
+        boot: impl FnOnce() -> Result<Boot>,
         step: &crate::ui::Step,
     ) -> Result<()> {
         let edits = assemble::Edits { role: &self.profile.name, version: &self.options.version };
+        let overlay = self.overlay_with_files(ctx);
         let cmd = self.tools.cmd("compressing the root image").bind_rw(folder, "out");
         let time = EPOCH.to_string();
         let mut made = None;
@@ -220,7 +218,8 @@ impl<'a> Planning<'a> {
         .reads_stdin()
         .run_fed(ctx, |stdin| {
             let input = fs::open(tree)?;
-            made = Some(assemble::assemble(input, overlay, &edits, stdin, |bytes| {
+            let late = || boot_digests(&boot()?);
+            made = Some(assemble::assemble(input, &overlay, late, &edits, stdin, |bytes| {
                 step.advance(bytes);
                 ctx.check_interrupt()
             })?);
@@ -289,6 +288,18 @@ fn overlay(ctx: &Context, profile: &Profile, options: &Options) -> Result<Overla
     let facts =
         ImageFacts { role: profile.name.clone(), version: options.version.clone(), debug_shell: options.debug_shell };
     overlay.add_bytes("usr/lib/castiron/image.json", json_line(&facts)?, "castiron");
+    Ok(overlay)
+}
+
+/// What the image knows of its kernel and initrd, which lie on the ESP: see `castiron-node verify-boot`.
+fn boot_digests(boot: &Boot) -> Result<Overlay> {
+    let digest = |path: &Path| -> Result<serde_json::Value> {
+        let (sha256, size) = Sha256::of_file(path)?;
+        Ok(serde_json::json!({"sha256": sha256, "size": size}))
+    };
+    let digests = serde_json::json!({"vmlinuz": digest(&boot.vmlinuz)?, "initrd": digest(&boot.initrd)?});
+    let mut overlay = Overlay::default();
+    overlay.add_bytes("usr/lib/castiron/boot.json", json_line(&digests)?, "castiron");
     Ok(overlay)
 }
 
