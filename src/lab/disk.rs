@@ -163,6 +163,16 @@ impl RawDisk {
         flipped.with_context(|| format!("turning a bit over in byte {at} of `{name}`"))
     }
 
+    /// Makes the checksum of the first partition table a wrong one.
+    pub fn tear_table(&self) -> Result<()> {
+        // UEFI 2.10, §5.3.2: the header is block 1, its CRC32 begins at its 16th byte.
+        let (mut byte, place) = ([0], SECTOR + 16);
+        self.file
+            .read_exact_at(&mut byte, place)
+            .and_then(|()| self.file.write_all_at(&[byte[0] ^ 1], place))
+            .context("spoiling the first partition table")
+    }
+
     fn flip_partition(&self, label: &str, at: u64) -> Result<()> {
         let extent = self.partition(label)?;
         ensure!(at < extent.length, "`{label}` has {} bytes: there is no byte {at}", extent.length);

@@ -161,6 +161,9 @@ impl Run<'_> {
         for damage in &plan.corrupt {
             disk.flip(damage.slot, damage.part, damage.at)?;
         }
+        if plan.tear_table {
+            disk.tear_table()?;
+        }
         plan.size.map_or(Ok(()), |size| disk.grow(size.0))
     }
 

@@ -83,6 +83,9 @@ pub struct DiskPlan {
     /// Puts the other release into slot B.
     #[serde(default)]
     pub fill_slot_b: bool,
+    /// Spoils the first partition table, as a power cut does while it is written; the one at the disk's end is whole.
+    #[serde(default)]
+    pub tear_table: bool,
     /// Bits to turn over.
     #[serde(default)]
     pub corrupt: Vec<Damage>,
