@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! profile ─▶ lock ─▶ fetch ─▶ rootfs ─▶ system ─▶ carrier ─▶ release ─▶ lab
+//!    └─▶ site
 //! ```
 //!
 //! `build` is that drawing as code. `commands` holds one file a verb of the operator's program. `node` is the other
@@ -30,6 +31,8 @@ pub mod profile;
 pub mod release;
 #[cfg(feature = "builder")]
 pub mod rootfs;
+#[cfg(feature = "builder")]
+pub mod site;
 #[cfg(feature = "builder")]
 pub mod system;
 
@@ -62,3 +65,5 @@ pub mod store;
 pub mod tools;
 #[cfg(feature = "builder")]
 pub mod ui;
+#[cfg(feature = "builder")]
+pub mod value;

@@ -10,5 +10,6 @@ pub mod lab;
 pub mod lock;
 pub mod schema;
 pub mod show;
+pub mod site;
 pub mod store;
 pub mod why;
