@@ -272,13 +272,7 @@ impl Walk<'_> {
             if std::ptr::eq(schema, self.root) {
                 self.cut.insert(key.to_owned());
             }
-            let property = &schema["properties"][key];
-            let example = match (&property["examples"][0], property["type"].as_str()) {
-                (Json::Null, Some("array")) => "[…]".to_owned(),
-                (Json::Null, _) => "\"…\"".to_owned(),
-                (example, _) => example.to_string(),
-            };
-            self.report(format!("{name} lacks `{key}`"), span.clone(), Some(format!("write `{key} = {example}`")));
+            self.report(format!("{name} lacks `{key}`"), span.clone(), Some(example(key, &schema["properties"][key])));
         }
         let mut cut = Vec::new();
         for (key, value) in table.iter_mut() {
@@ -322,6 +316,21 @@ impl Walk<'_> {
 
 fn keys(schema: &Json) -> impl Iterator<Item = &str> {
     schema["properties"].as_object().into_iter().flat_map(|p| p.keys().map(String::as_str))
+}
+
+/// How to write a key that is missing.
+fn example(key: &str, schema: &Json) -> String {
+    let pair = |(key, value): (&String, &Json)| format!("{key} = {value}");
+    match (&schema["examples"][0], expected(schema)) {
+        (Json::Null, "a table") => format!("write `[{key}]` and its keys below it"),
+        (Json::Null, "a list of tables") => format!("write `[[{key}]]` and its keys below it"),
+        (Json::Null, "a list of strings") => format!("write `{key} = […]`"),
+        (Json::Null, _) => format!("write `{key} = \"…\"`"),
+        (Json::Object(table), _) => {
+            format!("write `{key} = {{ {} }}`", table.iter().map(pair).collect::<Vec<_>>().join(", "))
+        }
+        (example, _) => format!("write `{key} = {example}`"),
+    }
 }
 
 fn expected(schema: &Json) -> &'static str {

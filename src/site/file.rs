@@ -19,17 +19,18 @@ use crate::document::At;
 /// One Kubernetes site: its networks, its machines and what they are for. It holds no secret.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+// Required by the schema; optional here so that the rest can be read where one of them is missing.
+#[schemars(extend("required" = ["cluster", "networks", "nodes"]))]
 pub(super) struct SiteFile {
     /// The cluster.
-    #[schemars(required)]
     pub(super) cluster: Option<ClusterTable>,
     /// The site's networks. A node's address says which one it is in.
     #[serde(default)]
-    #[schemars(length(min = 1), required)]
+    #[schemars(length(min = 1))]
     pub(super) networks: Vec<NetworkTable>,
     /// The machines.
     #[serde(default)]
-    #[schemars(length(min = 1), required)]
+    #[schemars(length(min = 1))]
     pub(super) nodes: Vec<NodeTable>,
     /// Who may log in over the network.
     #[serde(default)]

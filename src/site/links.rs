@@ -31,7 +31,7 @@ pub(super) fn check(given: &Given<'_>, problems: &mut Vec<Diagnostic>) {
         }
         let known = matches!(NodeKind::of(&node.role.text, given.roles), NodeKind::Worker);
         if !known && netplan::address(node).is_none() && has_lease(given, node) {
-            let message = format!("the address of {} must be known before", literal(&node.name.text));
+            let message = format!("the address of {} must be known beforehand", literal(&node.name.text));
             let help = "write `address = \"…\"`, the one that the DHCP server keeps for it: others look for it there";
             problems.push(given.problem(message, node.name.span.clone()).help(help.to_owned()));
         }
@@ -152,9 +152,16 @@ fn full(given: &Given<'_>, node: &NodeTable, written: &Spanned<Interfaces>, prob
         let problem = given.problem(format!("{name} has `interface` and `network`"), interface.span.clone());
         problems.push(problem.help("write the interface under `network`, and take `interface` out".to_owned()));
     }
+    names(given, written.get_ref(), problems);
+    members(given, written.get_ref(), problems);
+    if let Some((interfaces, _)) = netplan::interfaces(node, &given.file) {
+        vlans(given, &interfaces, problems);
+        routes(given, &interfaces, problems);
+    }
     if !given.is_whole("nodes") {
         return;
     }
+    gaps(given, written.get_ref(), problems);
     let all = written.get_ref().all();
     let statics: Vec<&At<Address>> = all.iter().flat_map(|(_, common)| common.addresses).collect();
     let lease = all.iter().any(|(_, common)| common.dhcp);
@@ -173,11 +180,27 @@ fn full(given: &Given<'_>, node: &NodeTable, written: &Spanned<Interfaces>, prob
         (None, []) if !lease => problems.push(given.problem(format!("{name} has no address"), written.span())),
         _ => {}
     }
-    names(given, written.get_ref(), problems);
-    members(given, written.get_ref(), problems);
-    if let Some((interfaces, _)) = netplan::interfaces(node, &given.file) {
-        vlans(given, &interfaces, problems);
-        routes(given, &interfaces, problems);
+}
+
+/// What an interface cannot be without.
+fn gaps(given: &Given<'_>, interfaces: &Interfaces, problems: &mut Vec<Diagnostic>) {
+    for (name, _) in interfaces.bonds.iter().filter(|(_, b)| b.interfaces.as_ref().is_none_or(Vec::is_empty)) {
+        let problem = given.problem(format!("the bond {} has no link", literal(name.get_ref())), name.span());
+        problems.push(problem.help("write `interfaces = [\"…\", \"…\"]`".to_owned()));
+    }
+    for (name, vlan) in &interfaces.vlans {
+        for (key, example, lacks) in [("id", "100", vlan.id.is_none()), ("link", "\"…\"", vlan.link.is_none())] {
+            if lacks {
+                let problem = given.problem(format!("the VLAN {} lacks `{key}`", literal(name.get_ref())), name.span());
+                problems.push(problem.help(format!("write `{key} = {example}`")));
+            }
+        }
+    }
+    for (name, common) in interfaces.all() {
+        if common.routes.unwrap_or_default().iter().any(|r| r.to.is_none()) {
+            let problem = given.problem(format!("a route of {} lacks `to`", literal(name.get_ref())), name.span());
+            problems.push(problem.help("write `to = \"default\"`, or a network".to_owned()));
+        }
     }
 }
 
@@ -231,10 +254,6 @@ fn members(given: &Given<'_>, interfaces: &Interfaces, problems: &mut Vec<Diagno
         }
     }
     for (name, bond) in &interfaces.bonds {
-        if bond.interfaces.as_ref().is_none_or(Vec::is_empty) {
-            let problem = given.problem(format!("the bond {} has no link", literal(name.get_ref())), name.span());
-            problems.push(problem.help("write `interfaces = [\"…\", \"…\"]`".to_owned()));
-        }
         let primary = bond.parameters.as_ref().and_then(|p| p.primary.as_ref());
         let links = || bond.interfaces.iter().flatten().map(|l| l.text.as_str());
         if let Some(primary) = primary.filter(|p| !links().any(|l| l == p.text)) {

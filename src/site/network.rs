@@ -149,7 +149,6 @@ interface! {
     /// Several links that act as one.
     Bond {
         /// The links.
-        #[schemars(required)]
         interfaces: Vec<At<Link>>,
         /// How it uses them.
         parameters: BondParameters,
@@ -170,10 +169,9 @@ interface! {
     /// A VLAN.
     Vlan {
         /// Its number.
-        #[schemars(required, with = "Option<u32>", range(min = 1, max = 4094), extend("examples" = [100]))]
+        #[schemars(with = "Option<u32>", range(min = 1, max = 4094), extend("examples" = [100]))]
         id: Spanned<u32>,
         /// The interface that carries it.
-        #[schemars(required)]
         link: At<Link>,
     }
 }
@@ -198,7 +196,7 @@ pub struct Match {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Route {
     /// Where it leads.
-    #[schemars(required)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<At<Destination>>,
     /// The next machine on the way.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -237,7 +235,7 @@ pub struct RoutingPolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<At<Destination>>,
     /// The table that they use.
-    #[schemars(required, extend("examples" = [100]))]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<u32>,
     /// Of several rules the smallest wins.
     #[serde(skip_serializing_if = "Option::is_none")]
