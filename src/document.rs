@@ -222,9 +222,8 @@ impl Walk<'_> {
                 let number = i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok();
                 self.number(number, span, schema, key)
             }
-            (DeValue::Boolean(_), Some("boolean")) => true,
-            // What means something to somebody else only.
-            (_, None) => true,
+            // What has no type means something to somebody else only.
+            (DeValue::Boolean(_), Some("boolean")) | (_, None) => true,
             (other, _) => {
                 let message =
                     format!("{} must be {}, and this is {}", key.name(schema), expected(schema), found(other));

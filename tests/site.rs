@@ -282,8 +282,8 @@ proptest! {
 fn answered(text: &str) {
     if let Ok((site, _)) = site::read("site.toml", text.as_bytes(), &roles()) {
         for node in &site.nodes {
-            site::netplan::render(node);
+            site::netplan::render(node).unwrap();
         }
-        site::inventory::render(&site);
+        site::inventory::render(&site).unwrap();
     }
 }

@@ -73,7 +73,7 @@ pub fn run(ctx: &Context, args: Site) -> Result<ExitCode> {
         Verb::Check(args) => check(ctx, &args.file)?,
         Verb::Schema => ctx.ui.data(serde_json::to_string_pretty(&site::schema()).context("writing the schema out")?),
         Verb::Show(args) => show(ctx, &args)?,
-        Verb::Inventory(args) => ctx.ui.data(inventory::render(&load(ctx, &args.file)?).trim_end()),
+        Verb::Inventory(args) => ctx.ui.data(inventory::render(&load(ctx, &args.file)?)?.trim_end()),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -124,7 +124,7 @@ fn show(ctx: &Context, args: &Show) -> Result<()> {
             let names = site.nodes.iter().map(|n| n.name.as_str());
             return Err(suggest(name, names).into_iter().fold(failure, Failure::hint).into());
         };
-        ctx.ui.data(netplan::render(node).trim_end());
+        ctx.ui.data(netplan::render(node)?.trim_end());
     } else if ctx.ui.is_json() {
         ctx.ui.data(serde_json::to_string(&site).context("writing the site out")?);
     } else {

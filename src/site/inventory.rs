@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::{Node, NodeKind, Site};
@@ -22,10 +23,14 @@ struct All<'a> {
 
 #[derive(Serialize)]
 struct Vars<'a> {
-    castiron_cluster: &'a str,
-    castiron_domain: &'a str,
-    castiron_api: String,
-    castiron_vip: String,
+    #[serde(rename = "castiron_cluster")]
+    cluster: &'a str,
+    #[serde(rename = "castiron_domain")]
+    domain: &'a str,
+    #[serde(rename = "castiron_api")]
+    api: String,
+    #[serde(rename = "castiron_vip")]
+    vip: String,
 }
 
 #[derive(Default, Serialize)]
@@ -35,19 +40,24 @@ struct Group<'a> {
 
 #[derive(Serialize)]
 struct Host<'a> {
-    ansible_host: String,
-    castiron_role: &'a str,
-    castiron_kind: NodeKind,
-    castiron_fqdn: &'a str,
-    castiron_interface: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    castiron_labels: &'a BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    castiron_taints: &'a [String],
+    #[serde(rename = "ansible_host")]
+    address: String,
+    #[serde(rename = "castiron_role")]
+    role: &'a str,
+    #[serde(rename = "castiron_kind")]
+    kind: NodeKind,
+    #[serde(rename = "castiron_fqdn")]
+    fqdn: &'a str,
+    #[serde(rename = "castiron_interface")]
+    interface: &'a str,
+    #[serde(rename = "castiron_labels", skip_serializing_if = "BTreeMap::is_empty")]
+    labels: &'a BTreeMap<String, String>,
+    #[serde(rename = "castiron_taints", skip_serializing_if = "<[String]>::is_empty")]
+    taints: &'a [String],
 }
 
 /// Writes it.
-pub fn render(site: &Site) -> String {
+pub fn render(site: &Site) -> Result<String> {
     let mut children: BTreeMap<String, Group<'_>> = BTreeMap::new();
     for node in &site.nodes {
         // Ansible's groups have no `-` in their names.
@@ -55,23 +65,22 @@ pub fn render(site: &Site) -> String {
     }
     let cluster = &site.cluster;
     let vars = Vars {
-        castiron_cluster: &cluster.name,
-        castiron_domain: &cluster.domain,
-        castiron_api: format!("https://{}", std::net::SocketAddr::new(cluster.vip, cluster.port)),
-        castiron_vip: cluster.vip.to_string(),
+        cluster: &cluster.name,
+        domain: &cluster.domain,
+        api: format!("https://{}", std::net::SocketAddr::new(cluster.vip, cluster.port)),
+        vip: cluster.vip.to_string(),
     };
-    serde_saphyr::to_string(&Inventory { all: All { vars, children } })
-        .expect("tables of texts and numbers are always YAML")
+    serde_saphyr::to_string(&Inventory { all: All { vars, children } }).context("writing the inventory out")
 }
 
 fn host(node: &Node) -> Host<'_> {
     Host {
-        ansible_host: node.address.map_or_else(|| node.fqdn.clone(), |a| a.addr().to_string()),
-        castiron_role: &node.role,
-        castiron_kind: node.kind,
-        castiron_fqdn: &node.fqdn,
-        castiron_interface: &node.interface,
-        castiron_labels: &node.labels,
-        castiron_taints: &node.taints,
+        address: node.address.map_or_else(|| node.fqdn.clone(), |a| a.addr().to_string()),
+        role: &node.role,
+        kind: node.kind,
+        fqdn: &node.fqdn,
+        interface: &node.interface,
+        labels: &node.labels,
+        taints: &node.taints,
     }
 }

@@ -296,7 +296,8 @@ fn vlans(given: &Given<'_>, interfaces: &Interfaces, problems: &mut Vec<Diagnost
 
 /// Gateways that can be reached, and one way out.
 fn routes(given: &Given<'_>, interfaces: &Interfaces, problems: &mut Vec<Diagnostic>) {
-    let mut defaults: BTreeMap<(bool, u32), (&Spanned<String>, Range<usize>)> = BTreeMap::new();
+    // Of each family and metric: the interface, and where its gateway is written.
+    let mut defaults = BTreeMap::<_, (&Spanned<String>, Range<usize>)>::new();
     for (name, common) in interfaces.all() {
         for route in common.routes.unwrap_or_default() {
             let (Some(to), Some(via)) = (&route.to, &route.via) else { continue };

@@ -12,6 +12,7 @@
 
 use std::net::IpAddr;
 
+use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use serde::Serialize;
 use toml::Spanned;
@@ -20,7 +21,7 @@ use super::Node;
 use super::file::{NetworkTable, NodeTable, SiteFile};
 use super::network::{Ethernet, Interfaces, Match, Nameservers, Route, Vlan};
 use super::value::{Address, Destination, Host, Ip, Link, Mac, Nic};
-use crate::document::{At, Value};
+use crate::document::At;
 
 /// The name of the card that a MAC address chose.
 const CARD: &str = "nic0";
@@ -38,9 +39,9 @@ struct Version2<'a> {
 }
 
 /// The file that a node's netplan reads.
-pub fn render(node: &Node) -> String {
+pub fn render(node: &Node) -> Result<String> {
     let document = Document { network: Version2 { version: 2, interfaces: &node.interfaces } };
-    serde_saphyr::to_string(&document).expect("tables of texts and numbers are always YAML")
+    serde_saphyr::to_string(&document).with_context(|| format!("writing the network of `{}` out", node.name))
 }
 
 /// The network that an address lies in.
@@ -110,9 +111,9 @@ fn card(node: &NodeTable, file: &SiteFile) -> Option<(Interfaces, String)> {
     let (dhcp4, dhcp6) = ((network.dhcp && !v6).then_some(true), (network.dhcp && v6).then_some(true));
     let main = if let Some(id) = &network.vlan {
         let vlan_name = format!("vlan{}", id.get_ref());
-        ethernet.mtu = network.mtu.clone();
+        ethernet.mtu.clone_from(&network.mtu);
         let vlan =
-            Vlan { id: Some(id.clone()), link: Some(made::<Link>(&name)), addresses, dhcp4, dhcp6, ..Vlan::default() };
+            Vlan { id: Some(id.clone()), link: Some(made(Link, &name)), addresses, dhcp4, dhcp6, ..Vlan::default() };
         interfaces.vlans.insert(Spanned::new(0..0, vlan_name.clone()), vlan);
         vlan_name
     } else {
@@ -132,7 +133,7 @@ fn card(node: &NodeTable, file: &SiteFile) -> Option<(Interfaces, String)> {
 }
 
 fn by_mac(mac: Mac) -> Ethernet {
-    let matched = Match { macaddress: Some(made(&mac.to_string())), ..Match::default() };
+    let matched = Match { macaddress: Some(made(mac, &mac.to_string())), ..Match::default() };
     Ethernet { r#match: Some(matched), ..Ethernet::default() }
 }
 
@@ -141,7 +142,7 @@ fn complete(interfaces: &mut Interfaces, file: &SiteFile) {
     let members: Vec<String> = interfaces.members().map(|(_, link)| link.text.clone()).collect();
     for (name, ethernet) in &mut interfaces.ethernets {
         if ethernet.r#match.is_some() && ethernet.set_name.is_none() {
-            ethernet.set_name = Some(made(name.get_ref()));
+            ethernet.set_name = Some(made(Link, name.get_ref()));
         }
         if members.contains(name.get_ref()) {
             ethernet.optional.get_or_insert(true);
@@ -169,7 +170,7 @@ fn complete(interfaces: &mut Interfaces, file: &SiteFile) {
 
 /// The default route over a gateway.
 fn default_route(gateway: &At<Ip>) -> Route {
-    Route { to: Some(made::<Destination>("default")), via: Some(gateway.clone()), ..Route::default() }
+    Route { to: Some(made(Destination(None), "default")), via: Some(gateway.clone()), ..Route::default() }
 }
 
 fn nameservers(networks: &[&NetworkTable], file: &SiteFile) -> Option<Nameservers> {
@@ -177,7 +178,7 @@ fn nameservers(networks: &[&NetworkTable], file: &SiteFile) -> Option<Nameserver
     let addresses = if own.is_empty() { file.dns.servers.clone() } else { own };
     let own = networks.iter().flat_map(|n| &n.search);
     let shared = file.dns.search.iter().filter(|_| networks.iter().all(|n| n.search.is_empty()));
-    let search: Vec<At<Host>> = own.chain(shared).map(|domain| made(&domain.text)).collect();
+    let search: Vec<At<Host>> = own.chain(shared).map(|domain| made(Host, &domain.text)).collect();
     let some = !addresses.is_empty() || !search.is_empty();
     some.then(|| Nameservers {
         addresses: Some(addresses).filter(|a| !a.is_empty()),
@@ -186,6 +187,6 @@ fn nameservers(networks: &[&NetworkTable], file: &SiteFile) -> Option<Nameserver
 }
 
 /// A value that no file holds.
-fn made<T: Value>(text: &str) -> At<T> {
-    At { value: T::parse(text).ok().expect("it is made of checked values"), text: text.to_owned(), span: 0..0 }
+fn made<T>(value: T, text: &str) -> At<T> {
+    At { value, text: text.to_owned(), span: 0..0 }
 }

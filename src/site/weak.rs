@@ -1,7 +1,6 @@
 //! What is right, and should not stay as it is: choices that are weak, and examples that nobody has replaced.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::ops::Range;
 
 use ipnet::IpNet;
@@ -103,7 +102,7 @@ fn examples(given: &Given<'_>, warnings: &mut Vec<Diagnostic>) {
     }
     for network in &given.file.networks {
         let mut documentation = DOCUMENTATION.iter().filter_map(|net| net.parse::<IpNet>().ok());
-        let within = |net: IpNet| net.contains(&IpAddr::from(network.cidr.value.0.addr()));
+        let within = |net: IpNet| net.contains(&network.cidr.value.0.addr());
         if documentation.any(within) {
             let message = format!(
                 "the network {} is an example: its addresses are for documents only",

@@ -150,10 +150,10 @@ impl Value for Host {
     const EXAMPLES: &'static [&'static str] = &["ntp.ubuntu.com"];
 
     fn parse(text: &str) -> Result<Self, Wrong> {
-        match Ip::parse(text).is_ok() || Domain::parse(text).is_ok() {
-            true => Ok(Self),
-            false => Err(wrong(text, "is neither an IP address nor a DNS name")),
+        if Ip::parse(text).is_err() && Domain::parse(text).is_err() {
+            return Err(wrong(text, "is neither an IP address nor a DNS name"));
         }
+        Ok(Self)
     }
 }
 
@@ -173,8 +173,8 @@ impl Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let bytes = self.0.map(|byte| format!("{byte:02x}"));
+        f.write_str(&bytes.join(":"))
     }
 }
 

@@ -179,6 +179,16 @@ impl SshKey {
         }
     }
 
+    /// A line without the options before its key, in which a space may stand in quotes only (sshd(8)).
+    fn without_options(line: &str) -> &str {
+        let mut quoted = false;
+        let end = line.find(|c| {
+            quoted ^= c == '"';
+            c == ' ' && !quoted
+        });
+        end.map_or("", |at| line[at..].trim_start())
+    }
+
     /// The key without its comment.
     pub(in crate::site) fn fingerprint(&self) -> String {
         self.0.fingerprint(ssh_key::HashAlg::Sha256).to_string()
@@ -195,9 +205,8 @@ impl Value for SshKey {
         if text.contains("PRIVATE KEY") {
             return Err(Wrong::new("this is a private key: write the public one, the file that ends in `.pub`"));
         }
-        let entry = text.parse::<ssh_key::authorized_keys::Entry>();
-        let entry = entry.ok().filter(|_| !text.contains(char::is_control));
-        entry.map(|e| Self(e.public_key().clone())).ok_or_else(|| {
+        let key = PublicKey::from_openssh(text).or_else(|_| PublicKey::from_openssh(Self::without_options(text)));
+        key.ok().filter(|_| !text.contains(char::is_control)).map(Self).ok_or_else(|| {
             let message =
                 "is not a public key: write the line of a `.pub` file, e.g. `ssh-ed25519 AAAA… you@example.com`";
             wrong(text, message)
@@ -329,7 +338,9 @@ mod tests {
             &["", "a", "a=b", ":NoExecute", "a:Noexecute", "a=b=c:NoExecute"],
         );
         tried::<SshKey>(
-            &["from=\"10.0.0.0/8\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPU0GN3ZlvP3nTEeVLT4dX6P9yHvmSRjkZ4UQZSXt7G4"],
+            &[
+                "from=\"10.0.0.0/8\",command=\"a b\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPU0GN3ZlvP3nTEeVLT4dX6P9yHvmSRjkZ4UQZSXt7G4",
+            ],
             &[
                 "",
                 "ssh-ed25519",
