@@ -1,6 +1,6 @@
 //! The rules of networks, addresses and interfaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -261,15 +261,35 @@ fn members(given: &Given<'_>, interfaces: &Interfaces, problems: &mut Vec<Diagno
             problems.push(given.problem(message, primary.span.clone()).help(suggest(&primary.text, links())));
         }
     }
-    for (name, vlan) in &interfaces.vlans {
-        match &vlan.link {
-            Some(link) if link.text == *name.get_ref() => {
-                problems.push(given.problem("a VLAN that carries itself", link.span.clone()));
-            }
-            Some(link) => defined(link, problems),
-            None => {}
+    for link in interfaces.vlans.values().filter_map(|vlan| vlan.link.as_ref()) {
+        defined(link, problems);
+    }
+    circles(given, interfaces, problems);
+}
+
+/// Interfaces that stand on each other, each circle once.
+fn circles(given: &Given<'_>, interfaces: &Interfaces, problems: &mut Vec<Diagnostic>) {
+    let vlans = interfaces.vlans.iter().filter_map(|(name, vlan)| Some((name, vlan.link.as_ref()?)));
+    let all: Vec<(&str, &At<Link>)> =
+        interfaces.members().chain(vlans).map(|(name, link)| (name.get_ref().as_str(), link)).collect();
+    let mut told = BTreeSet::new();
+    for (name, link) in &all {
+        if !told.contains(name) && (link.text == *name || below(&all, &link.text).contains(name)) {
+            told.extend(below(&all, name));
+            problems.push(given.problem(format!("{} stands on itself", literal(name)), link.span.clone()));
         }
     }
+}
+
+/// All that an interface stands on, and what that stands on.
+fn below<'a>(all: &[(&'a str, &'a At<Link>)], name: &'a str) -> BTreeSet<&'a str> {
+    let mut found = BTreeSet::new();
+    let mut next = vec![name];
+    while let Some(name) = next.pop() {
+        let links = all.iter().filter(|(upper, _)| *upper == name).map(|(_, link)| link.text.as_str());
+        next.extend(links.filter(|link| found.insert(*link)));
+    }
+    found
 }
 
 /// A VLAN's packets must fit into those of what carries it.
