@@ -38,6 +38,7 @@ pub mod system;
 
 pub mod grubenv;
 pub mod node;
+pub mod region;
 pub mod verdict;
 
 #[cfg(feature = "builder")]
