@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! profile ─▶ lock ─▶ fetch ─▶ rootfs ─▶ system ─▶ carrier ─▶ release ─▶ lab
-//!    └─▶ site
+//!    └─▶ site ─▶ seed ─────────────────────────────▶ (stamped into a carrier)
 //! ```
 //!
 //! `build` is that drawing as code. `commands` holds one file a verb of the operator's program. `node` is the other
@@ -32,6 +32,8 @@ pub mod release;
 #[cfg(feature = "builder")]
 pub mod rootfs;
 #[cfg(feature = "builder")]
+pub mod seed;
+#[cfg(feature = "builder")]
 pub mod site;
 #[cfg(feature = "builder")]
 pub mod system;
@@ -39,6 +41,7 @@ pub mod system;
 pub mod grubenv;
 pub mod node;
 pub mod region;
+pub mod seal;
 pub mod verdict;
 
 #[cfg(feature = "builder")]

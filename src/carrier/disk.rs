@@ -78,7 +78,9 @@ pub fn write(
         .open(path)
         .with_context(|| format!("creating `{}`", path.display()))?;
     file.set_len(profile.image.size).with_context(|| format!("sizing `{}`", path.display()))?;
-    let [bios_boot, efi, root, verity, .., seed] = plan.as_slice() else { anyhow::bail!("a disk has seven partitions") };
+    let [bios_boot, efi, root, verity, .., seed] = plan.as_slice() else {
+        anyhow::bail!("a disk has seven partitions")
+    };
 
     let loader = bios::Loader::make(ctx, tools, bios_boot.start / SECTOR)?;
     write_table(&mut file, &plan, identity, &loader)?;

@@ -46,7 +46,10 @@ impl<'a> Qcow2<'a> {
         let version = half(4);
         ensure!(matches!(version, 2 | 3), "it is a qcow2 of version {version}; castiron knows 2 and 3");
         let (cluster_bits, crypt) = (half(20), half(32));
-        ensure!((9..=21).contains(&cluster_bits), "its clusters have 2^{cluster_bits} bytes, which qcow2 does not allow");
+        ensure!(
+            (9..=21).contains(&cluster_bits),
+            "its clusters have 2^{cluster_bits} bytes, which qcow2 does not allow"
+        );
         ensure!(crypt == 0, "it is an encrypted qcow2");
         if version == 3 {
             file.read_exact_at(&mut header[72..], 72).context("reading the qcow2's header")?;
@@ -83,7 +86,10 @@ impl<'a> Qcow2<'a> {
     /// Where `length` bytes of the virtual disk at `start` lie in the file: offsets and lengths, in order. An error where one
     /// of their clusters cannot be written in place.
     pub fn clusters(&self, start: u64, length: u64) -> Result<Vec<(u64, u64)>> {
-        ensure!(start.checked_add(length).is_some_and(|end| end <= self.size), "the region ends beyond the qcow2's disk");
+        ensure!(
+            start.checked_add(length).is_some_and(|end| end <= self.size),
+            "the region ends beyond the qcow2's disk"
+        );
         let file_size = self.file.metadata().context("reading the file's size")?.len();
         let mut runs: Vec<(u64, u64)> = Vec::new();
         let mut done = 0;
