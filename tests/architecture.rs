@@ -6,8 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The line, first stage first (src/lib.rs).
-const LINE: [&str; 10] =
-    ["profile", "lock", "fetch", "rootfs", "system", "carrier", "release", "site", "seed", "lab"];
+const LINE: [&str; 10] = ["profile", "lock", "fetch", "rootfs", "system", "carrier", "release", "site", "seed", "lab"];
 /// What may use every stage.
 const ABOVE: [&str; 4] = ["build", "cli", "commands", "main"];
 /// Uses of a stage's result type from around the line, each with its reason.

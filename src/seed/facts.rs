@@ -1,10 +1,11 @@
-//! What seeds and secrets need of a site.
+//! What seeds and secrets need of a site, parted into what everybody may know and what one node alone may.
 
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::seal::{Identity, Inventory, InventoryNode, NodeKind};
+use crate::site::{self, Site, netplan};
 
 /// A site, as far as seeds go.
 #[derive(Clone, Debug)]
@@ -40,6 +41,56 @@ pub struct NodeFacts {
     pub network: Option<String>,
     /// What it alone may know, and is no secret of `secrets.age`.
     pub private: Value,
+}
+
+impl From<&Site> for Facts {
+    fn from(site: &Site) -> Self {
+        Self {
+            cluster: site.cluster.name.clone(),
+            domain: site.cluster.domain.clone(),
+            vip: Some(site.cluster.vip),
+            settings: json!({
+                "cluster": site.cluster,
+                "networks": site.networks,
+                "authorized-keys": site.authorized_keys,
+                "after": site.after,
+                "allow-upgrade": site.allow_upgrade,
+            }),
+            nodes: site.nodes.iter().map(|node| node_facts(site, node)).collect(),
+        }
+    }
+}
+
+fn node_facts(site: &Site, node: &site::Node) -> NodeFacts {
+    // A password's hash, a proxy's address and what services are given may be secret: they are not what anybody may read.
+    let mut private = json!({ "password-hash": site.password_hash, "proxy": site.proxy });
+    if node.kind == site::NodeKind::ControlPlane {
+        private["services"] = json!(site.services);
+    }
+    let site::Identity { serial, uuid, mac } = node.identity.clone();
+    NodeFacts {
+        name: node.name.clone(),
+        role: node.role.clone(),
+        kind: match node.kind {
+            site::NodeKind::ControlPlane => NodeKind::ControlPlane,
+            site::NodeKind::Worker => NodeKind::Worker,
+            site::NodeKind::Db => NodeKind::Db,
+        },
+        address: node.address.map(|address| address.addr()),
+        identity: Identity { serial, uuid, mac },
+        settings: json!({
+            "fqdn": node.fqdn,
+            "disk": node.disk,
+            "address": node.address,
+            "interface": node.interface,
+            "ntp": node.ntp,
+            "labels": node.labels,
+            "taints": node.taints,
+            "foreign-data": node.foreign_data,
+        }),
+        network: Some(netplan::render(node)),
+        private,
+    }
 }
 
 impl Facts {

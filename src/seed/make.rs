@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, anyhow};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use rcgen::{
@@ -62,17 +64,7 @@ pub fn token() -> Result<Secret> {
 
 /// 32 random bytes in base64.
 pub fn base64_key() -> Result<Secret> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = Zeroizing::new(String::with_capacity(44));
-    for chunk in bytes::<32>()?.chunks(3) {
-        let part = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
-        let word = part(0) << 16 | part(1) << 8 | part(2);
-        for i in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * i) & 63) as usize];
-            text.push(if i <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    Ok(Secret::new(text.as_str()))
+    Ok(Secret::new(STANDARD.encode(*bytes::<32>()?)))
 }
 
 /// A key for signing seeds.

@@ -11,6 +11,7 @@
 //! the time in seconds: it grows from operator to operator without a file that they would have to share.
 
 pub mod facts;
+pub mod iso9660;
 pub mod known;
 pub mod make;
 pub mod secrets;
