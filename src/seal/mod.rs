@@ -20,12 +20,14 @@
 //! before it, and `keys` is that whole line: a node that holds any of them follows, and never goes back.
 //! A node keeps [`Held`] of what it has accepted, and refuses a seed with a lower serial number.
 
+mod inventory;
+mod keys;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signature, Signer as _, SigningKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -33,6 +35,9 @@ use zeroize::Zeroizing;
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
 use crate::region::{SiteId, hex};
+pub use inventory::{Identity, Inventory, InventoryNode, NodeKind};
+pub use keys::KeyLink;
+use keys::{chain, digits};
 
 /// The name of the seed's file in a `CIDATA` volume.
 pub const FILE: &str = "castiron.seed";
@@ -43,7 +48,6 @@ const VERSION: u32 = 1;
 const INVENTORY: &str = "inventory";
 /// What is signed begins so, that no signature of one kind can stand for another.
 const SEED_DOMAIN: &[u8] = b"castiron seed 1\n";
-const KEY_DOMAIN: &[u8] = b"castiron key 1\n";
 
 /// Text that nobody may see: it is wiped from memory, and `{:?}` does not show it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,81 +72,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a machine is in the site: the line along which secrets are parted. Several roles may be of one kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum NodeKind {
-    /// It runs the API, and holds the cluster's keys.
-    ControlPlane,
-    /// It runs workloads.
-    Worker,
-    /// It is a database server outside Kubernetes.
-    Db,
-}
-
-impl NodeKind {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::ControlPlane, Self::Worker, Self::Db];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ControlPlane => "control-plane",
-            Self::Worker => "worker",
-            Self::Db => "db",
-        }
-    }
-}
-
-/// The public part: the same for all nodes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Inventory {
-    /// The cluster's name.
-    pub cluster: String,
-    /// The DNS domain of the nodes.
-    pub domain: String,
-    /// The address of the API.
-    pub vip: Option<IpAddr>,
-    /// All nodes.
-    pub nodes: Vec<InventoryNode>,
-    /// What else of the site file every node may know.
-    #[serde(default)]
-    pub settings: Value,
-}
-
-/// A node, as everybody may know it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct InventoryNode {
-    /// Its host name.
-    pub name: String,
-    /// Its role.
-    pub role: String,
-    /// Its kind.
-    pub kind: NodeKind,
-    /// Its address; none where a DHCP server gives one.
-    pub address: Option<IpAddr>,
-    /// How its machine is known.
-    #[serde(rename = "match")]
-    pub identity: Identity,
-    /// What else of the site file everybody may know of it: disk, labels, taints.
-    #[serde(default)]
-    pub settings: Value,
-}
-
-/// How a machine is known: every key that is there must agree.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// The SMBIOS serial number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial: Option<String>,
-    /// The SMBIOS UUID, in small letters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uuid: Option<String>,
-    /// The MAC address of one of its cards, in small letters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<String>,
-}
-
 /// A part with secrets: of a kind or of one node.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Part {
@@ -156,30 +85,6 @@ pub struct Part {
     pub settings: Value,
     /// Secrets by name, such as `kubernetes/ca.key`.
     pub secrets: BTreeMap<String, Secret>,
-}
-
-/// A signing key of the site, with the signature of the one before it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyLink {
-    /// The public key, 64 hexadecimal digits.
-    pub key: String,
-    /// The signature of the former key; none for the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<String>,
-}
-
-impl KeyLink {
-    /// The first key of a site.
-    pub fn first(key: &SigningKey) -> Self {
-        Self { key: digits(key.verifying_key().as_bytes()), signature: None }
-    }
-
-    /// The key that follows on `former`.
-    pub fn next(former: &SigningKey, site: SiteId, key: &SigningKey) -> Self {
-        let key = digits(key.verifying_key().as_bytes());
-        let signature = former.sign(&link_bytes(site, &key));
-        Self { key, signature: Some(digits(&signature.to_bytes())) }
-    }
 }
 
 /// What is signed.
@@ -439,37 +344,6 @@ fn kind_part(kind: NodeKind) -> String {
 
 fn node_part(node: &str) -> String {
     format!("node/{node}")
-}
-
-/// The site of a line of keys, and the last of them, when each is signed by the one before it.
-fn chain(keys: &[KeyLink]) -> Result<(SiteId, VerifyingKey)> {
-    let public = |link: &KeyLink| {
-        let bytes = hex::<32>(&link.key).and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
-        bytes.ok_or_else(|| refused("one of its keys is no Ed25519 key"))
-    };
-    let (first, later) = keys.split_first().ok_or_else(|| refused("it names no key"))?;
-    let mut key = public(first)?;
-    let site = SiteId::of_key(key.as_bytes());
-    for link in later {
-        let signature = link.signature.as_deref().and_then(hex::<64>);
-        let signature = signature.ok_or_else(|| refused("one of its keys is not signed by the one before it"))?;
-        key.verify_strict(&link_bytes(site, &link.key), &Signature::from_bytes(&signature))
-            .map_err(|_| refused("one of its keys is not signed by the one before it"))?;
-        key = public(link)?;
-    }
-    Ok((site, key))
-}
-
-fn link_bytes(site: SiteId, key: &str) -> Vec<u8> {
-    [KEY_DOMAIN, format!("{site} {key}").as_bytes()].concat()
-}
-
-fn digits(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn refused(why: impl Into<String>) -> Failure {
