@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::known::{self, CAS, ENCRYPTION_KEYS, Group, ITEMS, Item, LEAVES, PASSWORDS, SIGNING_KEY, Scope, TOKEN};
+use super::known::{CAS, ENCRYPTION_KEYS, Group, ITEMS, Item, LEAVES, PASSWORDS, SIGNING_KEY, Scope, TOKEN};
 use super::{Facts, NodeFacts, make};
 use crate::error::{Failure, Kind};
 use crate::fs;
@@ -355,9 +355,4 @@ fn signing_secret(key: &SigningKey) -> Secret {
 
 fn encryption_keys(number: u32, former: &Secret) -> Result<Secret> {
     Ok(Secret::new(format!("key{number} {}\n{}", make::base64_key()?.reveal(), former.reveal())))
-}
-
-/// The secrets of a group, for people.
-pub fn names_of(group: Group) -> Vec<&'static str> {
-    known::ITEMS.iter().filter(|item| item.group == group).map(|item| item.name).collect()
 }
