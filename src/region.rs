@@ -253,10 +253,10 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_bit_of_header_or_payload_is_seen(at in 0_usize..(HEADER + 100), bit in 0..8) {
+        fn any_changed_bit_of_header_or_payload_is_seen(at in 0_usize..(HEADER + 100), bit in 0_u8..8) {
             let mut region = stamped(&[5; 100]);
             let at = if at < 100 { at } else { region.len() - HEADER + at - 100 };
-            region[at] ^= 1 << bit;
+            region[at] ^= 1_u8 << bit;
             prop_assert!(read(&region).is_err());
         }
 

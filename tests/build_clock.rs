@@ -71,13 +71,13 @@ fn another_day_another_kernel_give_the_same_bytes() {
     fs::write(folder.path().join("init"), INIT).unwrap();
 
     let (tree, boot) = (result("rootfs-db"), result("initrd-all"));
-    let make = "mkdir /mnt/scratch/root
+    let script = "mkdir /mnt/scratch/root
         tar -x -f /mnt/tree/tree.tar -C /mnt/scratch/root --exclude './dev/?*'
         cp -a /mnt/given/castiron /mnt/scratch/root/castiron
         install -m 0755 /mnt/given/init /mnt/scratch/root/init
         mke2fs -q -t ext4 -d /mnt/scratch/root /mnt/given/disk.img 6G";
     let made =
-        sandbox(&[(false, "tree", &tree), (true, "given", folder.path())], &[&["sh", "-ec", make]]).output().unwrap();
+        sandbox(&[(false, "tree", &tree), (true, "given", folder.path())], &[&["sh", "-ec", script]]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 
     let base = format!("base={CLOCK}");

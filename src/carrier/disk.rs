@@ -108,7 +108,7 @@ fn plan(image: &Image, roothash: &str, identity: &Sha256) -> Result<Vec<Planned>
         ("verity-a", ROOT_X86_64_VERITY, verity, image.verity),
         ("root-b", ROOT_X86_64, own("root-b"), image.slot),
         ("verity-b", ROOT_X86_64_VERITY, own("verity-b"), image.verity),
-        (region::NAME, region::partition_type(), own(region::NAME), region::SIZE),
+        (region::NAME, region::PARTITION_TYPE, own(region::NAME), region::SIZE),
     ];
     let mut start = MIB;
     let mut plan = Vec::new();

@@ -15,6 +15,7 @@ use std::os::unix::fs::FileExt as _;
 use anyhow::{Context as _, Result, bail, ensure};
 use gpt::GptConfig;
 use gpt::disk::LogicalBlockSize;
+use gpt::partition::Partition;
 use uuid::Uuid;
 
 use super::qcow2::Qcow2;
@@ -32,13 +33,14 @@ const SECTOR: u64 = 512;
 const TABLE: usize = 1 << 20;
 
 /// The partition's type as the crate `gpt` wants it.
-pub fn partition_type() -> Uuid {
-    Uuid::try_parse(TYPE).expect("the constant is a UUID")
-}
+pub const PARTITION_TYPE: Uuid = match Uuid::try_parse(TYPE) {
+    Ok(uuid) => uuid,
+    Err(_) => panic!("the constant is no UUID"),
+};
 
 /// The region as a release has it.
 pub fn unstamped() -> Vec<u8> {
-    region::unstamped(usize::try_from(SIZE).expect("4 MiB can be addressed"))
+    region::unstamped(SIZE as usize)
 }
 
 /// What kind of file a region lies in.
@@ -171,8 +173,8 @@ fn place(table: Vec<u8>) -> Result<(u64, u64)> {
         .logical_block_size(LogicalBlockSize::Lb512)
         .open_from_device(Cursor::new(table))
         .with_context(lacks)?;
-    let kind = partition_type();
-    let mut found = disk.partitions().values().filter(|p| p.is_used() && p.part_type_guid.guid == kind);
+    let ours = |p: &&Partition| p.is_used() && p.part_type_guid.guid == PARTITION_TYPE;
+    let mut found = disk.partitions().values().filter(ours);
     let partition = found.next().ok_or_else(lacks)?;
     if found.next().is_some() {
         bail!(Failure::new(Kind::Input, "it has two seed regions"));

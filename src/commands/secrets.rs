@@ -135,7 +135,9 @@ fn new(ctx: &Context, site: &SiteArgs, more: &[String]) -> Result<()> {
 
 fn save(ctx: &Context, site: &SiteArgs, secrets: &SiteSecrets, done: &[String]) -> Result<()> {
     secrets.save(&site.secrets())?;
-    done.iter().for_each(|line| ctx.ui.note(line));
+    for line in done {
+        ctx.ui.note(line);
+    }
     ctx.ui.data(site.secrets().display().to_string());
     Ok(())
 }
@@ -143,7 +145,9 @@ fn save(ctx: &Context, site: &SiteArgs, secrets: &SiteSecrets, done: &[String]) 
 fn show(ctx: &Context, secrets: &SiteSecrets, reveal: Option<&str>, node: Option<&str>) -> Result<()> {
     let Some(wanted) = reveal else {
         ctx.ui.data(format!("site {}, {} signing keys so far", secrets.id()?, secrets.keys.len()));
-        secrets.recipients.iter().for_each(|recipient| ctx.ui.data(format!("recipient {recipient}")));
+        for recipient in &secrets.recipients {
+            ctx.ui.data(format!("recipient {recipient}"));
+        }
         for item in ITEMS {
             let who: Vec<&str> = item.known_by.iter().map(|kind| kind.name()).collect();
             let who = if who.is_empty() { "no node".to_owned() } else { who.join(", ") };

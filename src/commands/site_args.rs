@@ -48,7 +48,7 @@ impl SiteArgs {
 
     /// What the site file says.
     pub fn facts(&self, ctx: &Context) -> Result<Facts> {
-        Ok(Facts::from(&site::load(ctx, &self.site)?.0))
+        Facts::of(&site::load(ctx, &self.site)?.0)
     }
 
     /// The decrypted secrets.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::seal::{Identity, Inventory, InventoryNode, NodeKind};
@@ -43,9 +44,10 @@ pub struct NodeFacts {
     pub private: Value,
 }
 
-impl From<&Site> for Facts {
-    fn from(site: &Site) -> Self {
-        Self {
+impl Facts {
+    /// Those of a site.
+    pub fn of(site: &Site) -> Result<Self> {
+        Ok(Self {
             cluster: site.cluster.name.clone(),
             domain: site.cluster.domain.clone(),
             vip: Some(site.cluster.vip),
@@ -56,19 +58,19 @@ impl From<&Site> for Facts {
                 "after": site.after,
                 "allow-upgrade": site.allow_upgrade,
             }),
-            nodes: site.nodes.iter().map(|node| node_facts(site, node)).collect(),
-        }
+            nodes: site.nodes.iter().map(|node| node_facts(site, node)).collect::<Result<_>>()?,
+        })
     }
 }
 
-fn node_facts(site: &Site, node: &site::Node) -> NodeFacts {
+fn node_facts(site: &Site, node: &site::Node) -> Result<NodeFacts> {
     // A password's hash, a proxy's address and what services are given may be secret: they are not what anybody may read.
     let mut private = json!({ "password-hash": site.password_hash, "proxy": site.proxy });
     if node.kind == site::NodeKind::ControlPlane {
         private["services"] = json!(site.services);
     }
     let site::Identity { serial, uuid, mac } = node.identity.clone();
-    NodeFacts {
+    Ok(NodeFacts {
         name: node.name.clone(),
         role: node.role.clone(),
         kind: match node.kind {
@@ -88,9 +90,9 @@ fn node_facts(site: &Site, node: &site::Node) -> NodeFacts {
             "taints": node.taints,
             "foreign-data": node.foreign_data,
         }),
-        network: Some(netplan::render(node)),
+        network: Some(netplan::render(node)?),
         private,
-    }
+    })
 }
 
 impl Facts {

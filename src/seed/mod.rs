@@ -94,7 +94,7 @@ pub fn files(facts: &Facts, seed: &Seed) -> volume::Files {
     let mut meta = format!("instance-id: castiron-{}-{}\n", manifest.site, manifest.serial);
     let mut files = volume::Files::new();
     if let [name] = seed.carried()[..] {
-        meta.push_str(&format!("local-hostname: {name}\n"));
+        meta = format!("{meta}local-hostname: {name}\n");
         let network = facts.nodes.iter().find(|node| node.name == name).and_then(|node| node.network.clone());
         files.extend(network.map(|network| ("network-config".to_owned(), text(network))));
     }

@@ -192,7 +192,9 @@ impl Secrets {
         // A node of another kind than before keeps nothing that it may no longer know.
         own.items.retain(|name, _| items_of(node.kind).any(|item| item.name == name));
         if own.names != names {
-            LEAVES.iter().for_each(|folder| drop(own.items.remove(&pair_names(folder, "node").0)));
+            for folder in LEAVES {
+                own.items.remove(&pair_names(folder, "node").0);
+            }
         }
         let mut made = Vec::new();
         for item in items_of(node.kind) {

@@ -127,7 +127,7 @@ impl Target {
     /// Takes reading away from all but the owner: a stamped carrier holds secrets. True where somebody else could.
     pub fn make_private(&self) -> Result<bool> {
         let mode = self.file.metadata().context("reading who may read the carrier")?.permissions().mode() & 0o777;
-        if mode & 0o077 == 0 {
+        if mode == mode & 0o700 {
             return Ok(false);
         }
         self.file.set_permissions(Permissions::from_mode(mode & 0o700)).with_context(|| {
@@ -227,7 +227,9 @@ mod tests {
     fn after(before: &[u8], wanted: Option<&Payload<'_>>) -> Vec<u8> {
         let (log, mut region) = (Log::default(), before.to_vec());
         put(&log, before, wanted).expect("fits");
-        log.0.into_inner().iter().for_each(|act| apply(&mut region, act));
+        for act in log.0.into_inner() {
+            apply(&mut region, &act);
+        }
         region
     }
 
@@ -251,7 +253,9 @@ mod tests {
                     cut.push(state);
                 }
             } else {
-                open.drain(..).for_each(|act| apply(&mut safe, &act));
+                for act in open.drain(..) {
+                    apply(&mut safe, &act);
+                }
             }
         }
         assert!(open.is_empty(), "the last write was not synced");
@@ -260,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_cut_leaves_the_old_stamp_or_a_region_that_no_reader_takes_for_stamped() {
-        let (old, new) = (vec![7; 150_000], (1..200_000).map(|i| (i % 255 + 1) as u8).collect::<Vec<u8>>());
+        let (old, new) = (vec![7; 150_000], (1..=u8::MAX).cycle().take(200_000).collect::<Vec<u8>>());
         let release = region::unstamped(SIZE);
         let (first, cut) = states(&release, Some(&payload(&old, 1)));
         assert!(matches!(read(&first), Ok(State::Stamped(stamp, bytes)) if stamp.serial == 1 && bytes == old));

@@ -46,9 +46,9 @@ pub fn make(files: &Files, room: usize) -> Result<Zeroizing<Vec<u8>>> {
     let volume =
         FileSystem::new(cursor, FsOptions::new().update_accessed_date(false)).context("opening the seed's volume")?;
     {
-        let root = volume.root_dir();
+        let folder = volume.root_dir();
         for (name, content) in files {
-            let mut file = root.create_file(name).with_context(too_big)?;
+            let mut file = folder.create_file(name).with_context(too_big)?;
             file.write_all(content).and_then(|()| file.flush()).with_context(too_big)?;
         }
     }

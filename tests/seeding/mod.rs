@@ -100,7 +100,7 @@ pub fn raw(size: u64) -> Vec<u8> {
     let start = 2 * MIB / 512;
     let partitions = BTreeMap::from([
         (1, partition(uuid::Uuid::from_u128(7), 2, 2048, start - 1, "other")),
-        (2, partition(region::partition_type(), 3, start, start + size / 512 - 1, "whatever")),
+        (2, partition(region::PARTITION_TYPE, 3, start, start + size / 512 - 1, "whatever")),
     ]);
     table.update_partitions(partitions).unwrap();
     table.write().unwrap();
@@ -138,14 +138,14 @@ pub fn qcow2(disk: &[u8], dropped: bool) -> Vec<u8> {
     header.extend(104_u32.to_be_bytes());
     file[..104].copy_from_slice(&header);
     file[CLUSTER..CLUSTER + 8].copy_from_slice(&(2 * CLUSTER as u64).to_be_bytes());
-    file[3 * CLUSTER..3 * CLUSTER + 8].copy_from_slice(&(1 << 63 | 4 * CLUSTER as u64).to_be_bytes());
+    file[3 * CLUSTER..3 * CLUSTER + 8].copy_from_slice(&((1 << 63) | (4 * CLUSTER as u64)).to_be_bytes());
     for (i, cluster) in clusters.iter().enumerate().rev() {
         if dropped && cluster.iter().all(|byte| *byte == 0) {
             continue;
         }
         let entry = 4 * CLUSTER + 8 * i;
         let offset = file.len() as u64;
-        file[entry..entry + 8].copy_from_slice(&(1 << 63 | offset).to_be_bytes());
+        file[entry..entry + 8].copy_from_slice(&((1 << 63) | offset).to_be_bytes());
         file.extend_from_slice(cluster);
     }
     for i in 0..file.len() / CLUSTER {
