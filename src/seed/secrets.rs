@@ -334,7 +334,7 @@ fn items_of(kind: NodeKind) -> impl Iterator<Item = &'static Item> {
     ITEMS.iter().filter(move |item| item.scope == Scope::Node && item.known_by.contains(&kind))
 }
 
-/// What the certificates of a node name. Databases talk to themselves over the loopback, and to whichever is primary.
+/// What the certificates of a node name; Patroni talks to its own etcd over the loopback.
 fn names(facts: &Facts, node: &NodeFacts) -> Vec<String> {
     let mut names = vec![node.name.clone(), format!("{}.{}", node.name, facts.domain), "localhost".to_owned()];
     names.extend(node.address.map(|address| address.to_string()));

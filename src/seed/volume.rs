@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read as _, Write as _};
 
-use anyhow::{Context as _, Result};
-use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
+use anyhow::{Context as _, Result, ensure};
+use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use zeroize::Zeroizing;
 
 use crate::digest::Sha256;
@@ -72,6 +72,8 @@ pub fn read_file(volume: &[u8], name: &str) -> Result<Zeroizing<Vec<u8>>> {
     }
     let volume = FileSystem::new(Cursor::new(&mut whole[..]), FsOptions::new().update_accessed_date(false))
         .with_context(reading)?;
+    // The folder of FAT32 is a chain of clusters, and one that bites its tail would be read for ever.
+    ensure!(volume.fat_type() != FatType::Fat32, "the seed's volume is FAT32, which is for disks");
     let mut bytes = Zeroizing::new(Vec::new());
     let file = volume.root_dir().open_file(name).with_context(reading)?;
     file.take(FILE_MAX).read_to_end(&mut bytes).with_context(reading)?;
