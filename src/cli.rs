@@ -76,6 +76,14 @@ enum Verb {
     Diff(commands::diff::Diff),
     /// Say which package, overlay or unit put a file into the image
     Why(commands::why::Why),
+    /// Begin a site file, check it, show it, hand it to other tools
+    Site(commands::site::Site),
+    /// Make a site's secrets, share them, make them anew
+    Secrets(commands::secrets::Secrets),
+    /// Write a site's seed as a volume or a file
+    Seed(commands::seed::Seed),
+    /// Write a site's seed into an ISO or a disk image, in place; show it; take it out
+    Stamp(commands::stamp::Stamp),
     /// Boot a release or an image in QEMU, its console on this terminal
     Boot(commands::boot::Boot),
     /// Run scenarios: boot, break and judge machines
@@ -115,6 +123,10 @@ fn run(ctx: &Context, verb: Verb) -> Result<ExitCode> {
         Verb::Build(args) => commands::build::run(ctx, args),
         Verb::Diff(args) => commands::diff::run(ctx, args),
         Verb::Why(args) => commands::why::run(ctx, args),
+        Verb::Site(args) => commands::site::run(ctx, args),
+        Verb::Secrets(args) => commands::secrets::run(ctx, args),
+        Verb::Seed(args) => commands::seed::run(ctx, args),
+        Verb::Stamp(args) => commands::stamp::run(ctx, args),
         Verb::Boot(args) => commands::boot::run(ctx, args),
         Verb::Lab(args) => commands::lab::run(ctx, args),
     }

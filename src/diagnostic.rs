@@ -97,21 +97,26 @@ impl Diagnostic {
     }
 }
 
-/// One error that shows every problem, sorted by place; `what` names whose problems they are: "the profiles".
-pub fn failure(what: &str, mut problems: Vec<Diagnostic>) -> Failure {
+/// One error that shows every problem, sorted by place; `who` says whose problems they are: "the profiles have".
+pub fn failure(who: &str, problems: Vec<Diagnostic>) -> Failure {
+    let mut text = match problems.len() {
+        1 => format!("{who} a problem"),
+        n => format!("{who} {n} problems"),
+    };
+    for problem in pictures(problems) {
+        let _ = write!(text, "\n\n{problem}");
+    }
+    Failure::new(Kind::Input, text)
+}
+
+/// The problems as text, sorted by place.
+pub fn pictures(mut problems: Vec<Diagnostic>) -> Vec<String> {
     problems.sort_by(|a, b| {
         let place = |d: &'_ Diagnostic| (d.places[0].source.path.clone(), d.places[0].span.clone().map(|s| s.start));
         place(a).cmp(&place(b))
     });
     let renderer = Renderer::plain();
-    let mut text = match problems.len() {
-        1 => format!("{what} have a problem"),
-        n => format!("{what} have {n} problems"),
-    };
-    for problem in &problems {
-        let _ = write!(text, "\n\n{}", problem.render(&renderer));
-    }
-    Failure::new(Kind::Input, text)
+    problems.iter().map(|problem| problem.render(&renderer)).collect()
 }
 
 /// Text from a file, fit to stand in a message: on one line, of bounded length, in backticks.
@@ -178,7 +183,7 @@ mod tests {
             .label("named again")
             .and(&base, 15..21, "first named here")
             .help("remove one of the two".to_owned());
-        insta::assert_snapshot!(failure("the profiles", vec![problem]), @r#"
+        insta::assert_snapshot!(failure("the profiles have", vec![problem]), @r#"
         the profiles have a problem
 
         `udev` is named twice
@@ -205,7 +210,7 @@ mod tests {
             Diagnostic::new("second", &a, 8..11),
             Diagnostic::new("first", &a, 0..3),
         ];
-        insta::assert_snapshot!(failure("the profiles", problems), @r"
+        insta::assert_snapshot!(failure("the profiles have", problems), @r"
         the profiles have 3 problems
 
         first

@@ -81,6 +81,12 @@ impl FromStr for Sha256 {
     }
 }
 
+impl From<[u8; 32]> for Sha256 {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl TryFrom<String> for Sha256 {
     type Error = String;
 

@@ -155,10 +155,9 @@ pub fn read<T: DeserializeOwned + JsonSchema>(
     }
     let schema = schema::<T>();
     let mut walk = Walk { source, formats, root: schema.as_value(), problems, cut: BTreeSet::new() };
-    let kept = walk.table(document.get_mut(), 0..0, schema.as_value(), "this file");
+    walk.table(document.get_mut(), 0..0, schema.as_value(), "this file");
     let cut = walk.cut;
-    let read = kept.then(|| T::deserialize(toml::de::Deserializer::from(document)))?;
-    match read {
+    match T::deserialize(toml::de::Deserializer::from(document)) {
         Ok(value) => Some(Document { value, cut }),
         Err(error) => {
             if cut.is_empty() {
@@ -219,6 +218,12 @@ impl Walk<'_> {
             (DeValue::Table(table), Some("object")) => self.table(table, span, schema, &key.name(schema)),
             (DeValue::Array(array), Some("array")) => self.array(array, span, schema, key),
             (DeValue::String(text), Some("string")) => self.text(text, span, schema),
+            (DeValue::Integer(number), Some("integer")) => {
+                let number = i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok();
+                self.number(number, span, schema, key)
+            }
+            // What has no type means something to somebody else only.
+            (DeValue::Boolean(_), Some("boolean")) | (_, None) => true,
             (other, _) => {
                 let message =
                     format!("{} must be {}, and this is {}", key.name(schema), expected(schema), found(other));
@@ -239,6 +244,16 @@ impl Walk<'_> {
         }
     }
 
+    fn number(&mut self, number: Option<i64>, span: Range<usize>, schema: &Json, key: Key<'_>) -> bool {
+        let bound = |name: &str| schema[name].as_i64();
+        let (least, most) = (bound("minimum").unwrap_or(i64::MIN), bound("maximum").unwrap_or(i64::MAX));
+        let right = number.is_some_and(|n| (least..=most).contains(&n));
+        if !right {
+            self.report(format!("{} must be from {least} to {most}", key.name(schema)), span, None);
+        }
+        right
+    }
+
     fn array(&mut self, array: &mut DeArray<'_>, span: Range<usize>, schema: &Json, key: Key<'_>) -> bool {
         if array.is_empty() && schema["minItems"].as_u64().is_some_and(|least| least > 0) {
             self.report(format!("{} must name at least one", key.name(schema)), span, None);
@@ -256,19 +271,17 @@ impl Walk<'_> {
             if std::ptr::eq(schema, self.root) {
                 self.cut.insert(key.to_owned());
             }
-            let property = &schema["properties"][key];
-            let example = match (&property["examples"][0], property["type"].as_str()) {
-                (Json::Null, Some("array")) => "[…]".to_owned(),
-                (Json::Null, _) => "\"…\"".to_owned(),
-                (example, _) => example.to_string(),
-            };
-            self.report(format!("{name} lacks `{key}`"), span.clone(), Some(format!("write `{key} = {example}`")));
+            self.report(format!("{name} lacks `{key}`"), span.clone(), Some(example(key, &schema["properties"][key])));
         }
         let mut cut = Vec::new();
         for (key, value) in table.iter_mut() {
             let before = self.problems.len();
             let name = key.get_ref().as_ref();
-            let stays = if let Some(property) = schema["properties"].get(name) {
+            let property = schema["properties"].get(name);
+            // A table whose keys are names that its author chose.
+            let free =
+                || schema.get("additionalProperties").filter(|any| any.is_object() || any.as_bool() == Some(true));
+            let stays = if let Some(property) = property.or_else(free) {
                 self.value(value, property, Key { key: name, item: false })
             } else {
                 let help = self.elsewhere(name).or_else(|| suggest(name, keys(schema)));
@@ -304,11 +317,28 @@ fn keys(schema: &Json) -> impl Iterator<Item = &str> {
     schema["properties"].as_object().into_iter().flat_map(|p| p.keys().map(String::as_str))
 }
 
+/// How to write a key that is missing.
+fn example(key: &str, schema: &Json) -> String {
+    let pair = |(key, value): (&String, &Json)| format!("{key} = {value}");
+    match (&schema["examples"][0], expected(schema)) {
+        (Json::Null, "a table") => format!("write `[{key}]` and its keys below it"),
+        (Json::Null, "a list of tables") => format!("write `[[{key}]]` and its keys below it"),
+        (Json::Null, "a list of strings") => format!("write `{key} = […]`"),
+        (Json::Null, _) => format!("write `{key} = \"…\"`"),
+        (Json::Object(table), _) => {
+            format!("write `{key} = {{ {} }}`", table.iter().map(pair).collect::<Vec<_>>().join(", "))
+        }
+        (example, _) => format!("write `{key} = {example}`"),
+    }
+}
+
 fn expected(schema: &Json) -> &'static str {
     match (schema["type"].as_str(), schema["items"]["type"].as_str()) {
         (Some("array"), Some("object")) => "a list of tables",
         (Some("array"), _) => "a list of strings",
         (Some("object"), _) => "a table",
+        (Some("integer"), _) => "a whole number",
+        (Some("boolean"), _) => "`true` or `false`",
         _ => "a string",
     }
 }
@@ -330,6 +360,7 @@ fn how_to_write(value: &DeValue<'_>, schema: &Json, Key { key, item }: Key<'_>) 
     Some(match (value, expected(schema)) {
         (DeValue::String(_), "a list of strings") => "put it in brackets: `[\"…\"]`".to_owned(),
         (DeValue::Array(_) | DeValue::Table(_), "a string") => return None,
+        (DeValue::String(_), "a whole number" | "`true` or `false`") => "write it without quotes".to_owned(),
         (_, "a string") if item || example.is_null() => "put it in double quotes".to_owned(),
         (_, "a string") => format!("put it in double quotes, as in `{key} = {example}`"),
         (_, "a table") if !item => format!("write `[{key}]` and its keys below it"),

@@ -1,7 +1,8 @@
 //! The door to files: `std::fs` whose errors name the path, and writes that are whole or absent.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -14,6 +15,17 @@ pub fn open(path: &Path) -> Result<File> {
 /// Creates or empties a file for writing.
 pub fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("creating `{}`", path.display()))
+}
+
+/// Creates or empties a file that its owner alone may read.
+pub fn create_private(path: &Path) -> Result<File> {
+    let creating = || format!("creating `{}`", path.display());
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(path).with_context(creating)?;
+    // The file may have been there, with another mode.
+    file.set_permissions(Permissions::from_mode(0o600)).with_context(creating)?;
+    Ok(file)
 }
 
 /// Opens an existing file for reading and writing.
@@ -77,13 +89,22 @@ pub fn len(path: &Path) -> Result<u64> {
 /// Writes a file so that its name shows either the old content or all of the new, power cuts included:
 /// temporary neighbour, fsync, rename, fsync of the folder.
 pub fn write_atomic(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    write_whole(path, content.as_ref(), create)
+}
+
+/// The same for a file that its owner alone may read.
+pub fn write_private(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    write_whole(path, content.as_ref(), create_private)
+}
+
+fn write_whole(path: &Path, content: &[u8], create: fn(&Path) -> Result<File>) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_dir_all(folder)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
     let written = (|| {
         let mut file = create(&temporary)?;
-        file.write_all(content.as_ref()).with_context(|| format!("writing `{}`", path.display()))?;
+        file.write_all(content).with_context(|| format!("writing `{}`", path.display()))?;
         file.sync_all().with_context(|| format!("syncing `{}`", path.display()))?;
         rename(&temporary, path)?;
         sync(folder)

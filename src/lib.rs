@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! profile ─▶ lock ─▶ fetch ─▶ rootfs ─▶ system ─▶ carrier ─▶ release ─▶ lab
+//!    └─▶ site ─▶ seed ─────────────────────────────▶ (stamped into a carrier)
 //! ```
 //!
 //! `build` is that drawing as code. `commands` holds one file a verb of the operator's program. `node` is the other
@@ -31,10 +32,16 @@ pub mod release;
 #[cfg(feature = "builder")]
 pub mod rootfs;
 #[cfg(feature = "builder")]
+pub mod seed;
+#[cfg(feature = "builder")]
+pub mod site;
+#[cfg(feature = "builder")]
 pub mod system;
 
 pub mod grubenv;
 pub mod node;
+pub mod region;
+pub mod seal;
 pub mod verdict;
 
 #[cfg(feature = "builder")]
@@ -62,3 +69,5 @@ pub mod store;
 pub mod tools;
 #[cfg(feature = "builder")]
 pub mod ui;
+#[cfg(feature = "builder")]
+pub mod value;

@@ -1,4 +1,4 @@
-//! The raw disk: GPT, BIOS boot partition, ESP, slot A filled, slot B empty, and room for `/var`.
+//! The raw disk: GPT, BIOS boot partition, ESP, slot A filled, slot B empty, a seed region, and room for `/var`.
 //!
 //! | # | size | label | PARTUUID |
 //! | --- | --- | --- | --- |
@@ -6,9 +6,10 @@
 //! | 2 | `image.esp` | esp | from role and version |
 //! | 3, 4 | `image.slot`, `image.verity` | root-a, verity-a | the halves of the root hash (systemd-veritysetup-generator(8)) |
 //! | 5, 6 | the same | root-b, verity-b | from role and version, while empty |
-//! | 7 | the rest | var | systemd-repart's, at first boot |
+//! | 7 | 4 MiB | CIDATA | from role and version |
+//! | 8 | the rest | var | systemd-repart's, at first boot |
 //!
-//! Types are those of the Discoverable Partitions Specification. Only what carries data is written: the file is sparse.
+//! Types are those of the Discoverable Partitions Specification, but for the seed region's, which is castiron's own. Only what carries data is written: the file is sparse.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,12 +23,13 @@ use gpt::partition::Partition;
 use gpt::partition_types::{OperatingSystem, Type};
 use uuid::Uuid;
 
-use super::{bios, esp};
+use super::{bios, esp, region};
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::fs;
 use crate::lock::Lock;
 use crate::profile::{Image, Profile};
+use crate::region::HEADER;
 use crate::system::System;
 use crate::tools::Tools;
 
@@ -76,7 +78,9 @@ pub fn write(
         .open(path)
         .with_context(|| format!("creating `{}`", path.display()))?;
     file.set_len(profile.image.size).with_context(|| format!("sizing `{}`", path.display()))?;
-    let [bios_boot, efi, root, verity, ..] = plan.as_slice() else { anyhow::bail!("a disk has six partitions") };
+    let [bios_boot, efi, root, verity, .., seed] = plan.as_slice() else {
+        anyhow::bail!("a disk has seven partitions")
+    };
 
     let loader = bios::Loader::make(ctx, tools, bios_boot.start / SECTOR)?;
     write_table(&mut file, &plan, identity, &loader)?;
@@ -86,6 +90,9 @@ pub fn write(
     esp::write(file.try_clone().context("sharing the disk's file")?, efi.start, efi.size, volume, &files)?;
     copy_at(&mut file, root.start, &system.root)?;
     copy_at(&mut file, verity.start, &system.verity)?;
+    let unstamped = region::unstamped();
+    let header = unstamped.len() - HEADER;
+    write_at(&mut file, seed.start + header as u64, &unstamped[header..])?;
     ctx.check_interrupt()?;
     step.done();
     Ok(())
@@ -101,6 +108,7 @@ fn plan(image: &Image, roothash: &str, identity: &Sha256) -> Result<Vec<Planned>
         ("verity-a", ROOT_X86_64_VERITY, verity, image.verity),
         ("root-b", ROOT_X86_64, own("root-b"), image.slot),
         ("verity-b", ROOT_X86_64_VERITY, own("verity-b"), image.verity),
+        (region::NAME, region::PARTITION_TYPE, own(region::NAME), region::SIZE),
     ];
     let mut start = MIB;
     let mut plan = Vec::new();
@@ -200,13 +208,13 @@ mod tests {
         write_table(&mut file, &plan, &identity, &loader).expect("writes");
         let read = gpt::GptConfig::new().open_from_device(file).expect("is a GPT");
         let labels: Vec<&str> = read.partitions().values().map(|p| p.name.as_str()).collect();
-        assert_eq!(labels, ["bios", "esp", "root-a", "verity-a", "root-b", "verity-b"]);
+        assert_eq!(labels, ["bios", "esp", "root-a", "verity-a", "root-b", "verity-b", "CIDATA"]);
     }
 
     #[test]
     fn partitions_that_do_not_fit_are_refused() {
         let image = Image { size: 16 * MIB, slot: 8 * MIB, verity: MIB, esp: 4 * MIB };
         let error = plan(&image, HASH, &Sha256::of("")).map(|_| ()).expect_err("is too small");
-        assert_eq!(error.to_string(), "the partitions end at 24 MiB, the disk has 16 MiB");
+        assert_eq!(error.to_string(), "the partitions end at 28 MiB, the disk has 16 MiB");
     }
 }

@@ -1,7 +1,7 @@
 //! Carriers: the files in which a root image travels.
 //!
 //! In: [`crate::system::System`], the lock's layer `boot`. Out: [`Carrier`], files in a folder of the caller's.
-//! Runs: `grub-mkimage`, `qemu-img`.
+//! Runs: `grub-mkimage`, `qemu-img`, `qemu-io`.
 //!
 //! The raw disk comes first; every other format is made from it. GPT by the crate `gpt`, FAT by the crate `fatfs`:
 //! nothing is mounted, no loop device is needed.
@@ -9,6 +9,8 @@
 pub mod bios;
 pub mod disk;
 mod esp;
+mod qcow2;
+pub mod region;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -20,7 +22,9 @@ use clap::ValueEnum;
 use crate::context::Context;
 use crate::digest::{HashWriter, Sha256};
 use crate::fs;
+use crate::region::HEADER;
 use crate::tools::Tools;
+use region::Region;
 
 /// The formats of a disk image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -90,6 +94,15 @@ fn qcow2(ctx: &Context, tools: &Tools, raw: &Path, to: &Path) -> Result<()> {
         .bind_rw(folder, "out")
         // One request at a time: clusters are laid down in the order of the disk, the same each time.
         .step(["qemu-img", "convert", "-m", "1", "-f", "raw", "-O", "qcow2", &inside(raw), &inside(to)])
+        .run(ctx)?;
+    // The conversion drops zeros, and a seed is stamped into clusters that are there: zeros written as data make them.
+    let disk = fs::open(raw)?;
+    let seeds = Region::find(&disk).with_context(|| format!("finding the seed region of `{}`", raw.display()))?;
+    let write = format!("write -q -P 0 {} {}", seeds.start, seeds.size - HEADER as u64);
+    tools
+        .cmd("making room for seeds in a qcow2")
+        .bind_rw(folder, "out")
+        .step(["qemu-io", "-f", "qcow2", "-c", &write, &inside(to)])
         .run(ctx)?;
     step.done();
     Ok(())

@@ -67,7 +67,7 @@ impl Set {
             units: names_in(&ctx.project.join("firstboot"), Path::is_file)?,
         };
         problems.extend(check::check(&set, &named));
-        if problems.is_empty() { Ok(set) } else { Err(diagnostic::failure("the profiles", problems).into()) }
+        if problems.is_empty() { Ok(set) } else { Err(diagnostic::failure("the profiles have", problems).into()) }
     }
 
     /// Reads one.
