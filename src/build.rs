@@ -10,15 +10,16 @@ use std::sync::Mutex;
 use anyhow::{Context as _, Result};
 
 use crate::cache::Planned;
-use crate::carrier::{self, Format, bios, disk};
+use crate::carrier::{self, Carrier, Format, bios, disk, esp, iso};
 use crate::context::Context;
 use crate::digest::Sha256;
+use crate::fs;
 use crate::lock::{self, BOOT, Lock};
 use crate::profile::{self, Profile};
 use crate::release::manifest::{LockFacts, Manifest, Role, SCHEMA};
 use crate::release::{self, Place};
 use crate::store::Store;
-use crate::system::{Options, Planning};
+use crate::system::{Options, Planning, System};
 use crate::tools::Tools;
 
 /// What is to be built.
@@ -26,8 +27,10 @@ use crate::tools::Tools;
 pub struct Request {
     /// Roles.
     pub roles: Vec<String>,
-    /// Formats of the disk image.
+    /// Formats of the disk images.
     pub formats: Vec<Format>,
+    /// Whether there is to be an installer medium for all roles.
+    pub iso: bool,
     /// Folder in which the release's folder will be.
     pub output: PathBuf,
     /// The release's version; by default the day of the lock.
@@ -62,21 +65,35 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
         return Ok(path);
     }
     let Some(draft) = place.begin(ctx)? else { return Ok(path) };
-    let one = |(profile, plan): &(&Profile, &Planning<'_>)| -> Result<(String, Role)> {
+    let raw = |profile: &Profile| draft.folder().join(&profile.name).with_extension("raw");
+    let one = |(profile, plan): &(&Profile, &Planning<'_>)| -> Result<(System, Role)> {
         let system = plan.ensure(ctx)?;
-        let raw = draft.folder().join(&profile.name).with_extension("raw");
+        let raw = raw(profile);
         let identity = Sha256::of(format!("{} {} {}", profile.name, options.version, system.roothash));
         disk::write(ctx, &tools, profile, &lock, &system, &identity, &raw)
             .with_context(|| format!("writing `{}`", raw.display()))?;
         let carriers = carrier::export(ctx, &tools, &raw, &request.formats)?;
         let role = release::describe(ctx, profile, &lock, &system, plan.inputs(), &carriers, draft.folder())?;
-        Ok((profile.name.clone(), role))
+        Ok((system, role))
     };
-    let roles = std::thread::scope(|scope| {
+    let made = std::thread::scope(|scope| {
         // The disks need it at the end; whoever comes first makes it, and tells what is wrong with it.
         scope.spawn(|| bios::core(ctx, &tools));
         side_by_side(&profiles.iter().zip(&plans).collect::<Vec<_>>(), one)
     })?;
+    let mut media = Vec::new();
+    if request.iso {
+        let riders = profiles.iter().zip(&made);
+        let riders: Vec<_> =
+            riders.map(|(profile, (system, _))| iso::Rider { profile, system, disk: raw(profile) }).collect();
+        let path = draft.folder().join(format!("{}.iso", request.roles.join("+")));
+        iso::write(ctx, &tools, &lock, &options.version, &riders, &path)?;
+        let (sha256, size) = Sha256::of_file(&path)?;
+        media.push(release::file(&Carrier { path, format: iso::FORMAT.to_owned(), sha256, size }));
+    }
+    if !request.formats.contains(&Format::Raw) {
+        profiles.iter().try_for_each(|profile| fs::remove(&raw(profile)))?;
+    }
     let manifest = Manifest {
         schema: SCHEMA,
         version: options.version.clone(),
@@ -87,7 +104,8 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
             tools_sha256: Sha256::of_file(&lock::path(ctx, lock::TOOLS_FILE))?.0,
         },
         tools: tool_versions(&tools),
-        roles: roles.into_iter().collect(),
+        roles: profiles.iter().map(|p| p.name.clone()).zip(made.into_iter().map(|(_, role)| role)).collect(),
+        media,
     };
     draft.finish(ctx, &manifest)
 }
@@ -101,15 +119,18 @@ fn place(ctx: &Context, request: &Request, options: &Options, lock: &Lock, plans
     for package in lock.layer(BOOT) {
         planned.input(format!("package {}", package.name), package.sha256);
     }
-    let mut esp = crate::rootfs::overlay::Overlay::default();
-    esp.add_folder(&ctx.project.join("overlays/esp"), "overlay esp")?;
-    planned.input("overlay esp", esp.digest()?);
+    for name in [esp::OVERLAY, iso::OVERLAY] {
+        let mut overlay = crate::rootfs::overlay::Overlay::default();
+        overlay.add_folder(&ctx.project.join("overlays").join(name), &format!("overlay {name}"))?;
+        planned.input(format!("overlay {name}"), overlay.digest()?);
+    }
     planned.input("lock", Sha256::of_file(&lock::path(ctx, lock::FILE))?.0);
     let profiles: Vec<String> = plans.iter().map(Planning::disk_facts).collect();
     planned.input("disk", profiles.join(" "));
     let mut formats = request.formats.clone();
     formats.sort_unstable();
-    planned.input("formats", formats.iter().map(|f| f.name()).collect::<Vec<_>>().join(" "));
+    let formats = formats.iter().map(|f| f.name()).chain(request.iso.then_some(iso::FORMAT));
+    planned.input("formats", formats.collect::<Vec<_>>().join(" "));
     let mut name = format!("{}-{}", request.roles.join("+"), options.version);
     if options.debug_shell {
         name.push_str("-debug-shell");

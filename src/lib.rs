@@ -39,6 +39,7 @@ pub mod site;
 pub mod system;
 
 pub mod grubenv;
+pub mod medium;
 pub mod node;
 pub mod region;
 pub mod seal;

@@ -1,14 +1,16 @@
 //! Carriers: the files in which a root image travels.
 //!
 //! In: [`crate::system::System`], the lock's layer `boot`. Out: [`Carrier`], files in a folder of the caller's.
-//! Runs: `grub-mkimage`, `qemu-img`, `qemu-io`.
+//! Runs: `grub-mkimage`, `qemu-img`, `qemu-io`, `xorriso`.
 //!
 //! The raw disk comes first; every other format is made from it. GPT by the crate `gpt`, FAT by the crate `fatfs`:
 //! nothing is mounted, no loop device is needed.
 
 pub mod bios;
 pub mod disk;
-mod esp;
+pub mod esp;
+pub mod iso;
+mod map;
 mod qcow2;
 pub mod region;
 
@@ -17,7 +19,6 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use clap::ValueEnum;
 
 use crate::context::Context;
 use crate::digest::{HashWriter, Sha256};
@@ -27,7 +28,7 @@ use crate::tools::Tools;
 use region::Region;
 
 /// The formats of a disk image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// The disk as it is, sparse.
     Raw,
@@ -50,7 +51,7 @@ impl Format {
 pub struct Carrier {
     /// Where it lies.
     pub path: PathBuf,
-    /// `raw`, `qcow2`, `raw.zst`, `qcow2.zst`.
+    /// `raw`, `qcow2`, `raw.zst`, `qcow2.zst`, `iso`.
     pub format: String,
     /// The file's digest.
     pub sha256: Sha256,
@@ -58,7 +59,7 @@ pub struct Carrier {
     pub size: u64,
 }
 
-/// Makes the wanted formats of a raw disk, beside it, each also compressed. The raw disk stays only if it is wanted.
+/// Makes the wanted formats of a raw disk, beside it, each also compressed. The raw disk itself stays.
 pub fn export(ctx: &Context, tools: &Tools, raw: &Path, formats: &[Format]) -> Result<Vec<Carrier>> {
     let mut carriers = Vec::new();
     for format in formats {
@@ -78,9 +79,6 @@ pub fn export(ctx: &Context, tools: &Tools, raw: &Path, formats: &[Format]) -> R
             Carrier { format: format.name().to_owned(), ..plain },
             Carrier { format: format!("{}.zst", format.name()), ..packed },
         ]);
-    }
-    if !formats.contains(&Format::Raw) {
-        fs::remove(raw)?;
     }
     Ok(carriers)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::build::{self, Request};
 use crate::carrier::Format;
@@ -16,15 +16,16 @@ use crate::error::{Failure, Kind};
 #[command(after_help = "Examples:
   castiron build db                               one role, as qcow2
   castiron build control-plane worker db          several roles, one release
+  castiron build control-plane worker --format iso  one installer medium for both
   castiron build db --format raw,qcow2 --explain  say why each stage ran or was reused
   castiron boot $(castiron build db)              build and boot")]
 pub struct Build {
     /// Roles to build: files of `profiles/`
     #[arg(required = true, value_name = "ROLE")]
     roles: Vec<String>,
-    /// Formats of the disk images; each also comes as `.zst`
+    /// What to make of each role, or of all (`iso`); disk images also come as `.zst`
     #[arg(long, value_delimiter = ',', default_value = "qcow2", value_name = "FORMAT")]
-    format: Vec<Format>,
+    format: Vec<Output>,
     /// Folder in which the release's folder is made
     #[arg(long, short, default_value = "out", value_name = "DIR")]
     output: PathBuf,
@@ -40,6 +41,27 @@ pub struct Build {
     /// The static castiron-node to bake in [default: the one that came with this castiron]
     #[arg(long, value_name = "FILE", env = "CASTIRON_NODE")]
     node: Option<PathBuf>,
+}
+
+/// What a release may carry its roles in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A disk image as it is, sparse
+    Raw,
+    /// A disk image in QEMU's copy-on-write format (Proxmox, libvirt)
+    Qcow2,
+    /// One installer medium for all roles: CD, virtual CD of a BMC, USB stick
+    Iso,
+}
+
+impl Output {
+    fn disk(self) -> Option<Format> {
+        match self {
+            Self::Raw => Some(Format::Raw),
+            Self::Qcow2 => Some(Format::Qcow2),
+            Self::Iso => None,
+        }
+    }
 }
 
 /// `IMAGE_VERSION` of os-release(5): lower-case letters, digits, `.`, `_`, `-`.
@@ -64,7 +86,8 @@ pub fn run(ctx: &Context, args: Build) -> Result<ExitCode> {
     }
     let request = Request {
         roles,
-        formats: args.format,
+        formats: args.format.iter().filter_map(|output| output.disk()).collect(),
+        iso: args.format.contains(&Output::Iso),
         output: here.join(args.output),
         version: args.image_version,
         debug_shell: args.debug_shell,

@@ -31,6 +31,9 @@ pub struct Manifest {
     pub tools: BTreeMap<String, String>,
     /// Role → what its image is.
     pub roles: BTreeMap<String, Role>,
+    /// Files of the release that carry all roles: installer media.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<File>,
 }
 
 /// Which lock.
@@ -75,7 +78,7 @@ pub struct Role {
 pub struct File {
     /// Its name in the release folder.
     pub file: String,
-    /// `raw`, `qcow2`, `raw.zst`, `qcow2.zst`.
+    /// `raw`, `qcow2`, `raw.zst`, `qcow2.zst`, `iso`.
     pub format: String,
     /// Bytes.
     pub size: u64,
@@ -104,6 +107,11 @@ pub struct PackageFacts {
 }
 
 impl Manifest {
+    /// Every carrier: those of one role, then those of all.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.roles.values().flat_map(|role| &role.carriers).chain(&self.media)
+    }
+
     /// Reads the manifest of a release folder.
     pub fn read(release: &Path) -> Result<Self> {
         let path = release.join(FILE);

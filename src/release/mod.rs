@@ -133,8 +133,7 @@ impl Draft {
         fs::write_atomic(&folder.join(manifest::FILE), text + "\n")?;
         fs::write_atomic(&folder.join(sbom::FILE), sbom::write(manifest)?)?;
 
-        let known: BTreeMap<&str, Sha256> =
-            manifest.roles.values().flat_map(|r| &r.carriers).map(|f| (f.file.as_str(), f.sha256)).collect();
+        let known: BTreeMap<&str, Sha256> = manifest.files().map(|f| (f.file.as_str(), f.sha256)).collect();
         let mut sums = String::new();
         for path in fs::list(folder)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -198,6 +197,16 @@ pub fn verify(release: &Path) -> Result<()> {
     Err(Failure::new(Kind::Integrity, wrong.join("\n")).hint("build or copy the release again").into())
 }
 
+/// What the manifest says of a file.
+pub fn file(carrier: &Carrier) -> File {
+    File {
+        file: carrier.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        format: carrier.format.clone(),
+        size: carrier.size,
+        sha256: carrier.sha256,
+    }
+}
+
 /// What the manifest says of one role; writes the list of paths.
 pub fn describe(
     ctx: &Context,
@@ -216,12 +225,6 @@ pub fn describe(
 
     let packages = packages(ctx, profile, lock, system)?;
 
-    let file = |carrier: &Carrier| File {
-        file: carrier.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        format: carrier.format.clone(),
-        size: carrier.size,
-        sha256: carrier.sha256,
-    };
     let files = carriers.iter().map(file).collect();
     step.done();
     Ok(Role {

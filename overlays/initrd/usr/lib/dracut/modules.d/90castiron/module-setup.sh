@@ -11,7 +11,7 @@ depends() {
 }
 
 installkernel() {
-    hostonly='' instmods dm-verity overlay
+    hostonly='' instmods dm-verity overlay isofs
 }
 
 install() {
@@ -25,4 +25,9 @@ install() {
     inst_simple "$moddir/cleanup.conf" "$systemdsystemconfdir/initrd-cleanup.service.d/castiron.conf"
     inst_simple "$moddir/verity.conf" "$systemdsystemconfdir/systemd-veritysetup@.service.d/castiron.conf"
     inst_simple "$moddir/emergency.conf" "$systemdsystemconfdir/emergency.service.d/castiron.conf"
+    # An installer medium: its root image, and a tmpfs over it (`systemd.volatile=overlay`).
+    inst_multiple losetup \
+        "$systemdutildir"/systemd-volatile-root "$systemdsystemunitdir"/systemd-volatile-root.service
+    inst_simple "$moddir/castiron-medium.service" "$systemdsystemunitdir/castiron-medium.service"
+    $SYSTEMCTL -q --root "$initdir" add-wants initrd-root-device.target castiron-medium.service
 }
