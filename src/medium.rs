@@ -19,6 +19,9 @@ pub const FOLDER: &str = "castiron";
 /// The description, in [`FOLDER`].
 pub const FILE: &str = "medium.json";
 
+/// The seed region, as a file: a partition of the medium has the same bytes, but a CD has no partitions.
+pub const REGION: &str = "castiron/seed.img";
+
 /// What a medium installs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -34,6 +34,12 @@ use crate::digest::Sha256;
 /// The type of the partition, castiron's own: nothing else mounts it or makes something of it.
 pub const TYPE: &str = "ca571204-5eed-4c1d-a7a0-6361737469f0";
 
+/// The partition's name, and the label of the volume in it.
+pub const NAME: &str = "CIDATA";
+
+/// Bytes of the region in what castiron builds.
+pub const SIZE: u64 = 4 << 20;
+
 /// Bytes of the header.
 pub const HEADER: usize = 4096;
 

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use castiron::error::{Kind, exit_code, hint};
 use castiron::node::health::{self, Health, Wait};
 use castiron::node::machine::Machine;
-use castiron::node::{banner, report, slot, verify_boot};
+use castiron::node::{banner, install, report, slot, verify_boot};
 
 /// What a castiron machine does for itself.
 #[derive(Debug, Parser)]
@@ -43,6 +43,12 @@ enum Verb {
     VerifyBoot,
     /// Write the lines above the login prompt
     Banner,
+    /// Install this machine from the medium that it was booted from
+    Install {
+        /// Write nothing: say what would be done
+        #[arg(long)]
+        look: bool,
+    },
     /// Answer the lab's questions on the virtual serial port
     Report,
 }
@@ -68,6 +74,10 @@ fn run(machine: &Machine, verb: &Verb) -> Result<ExitCode> {
         Verb::Fallback => slot::fallback(machine)?,
         Verb::VerifyBoot => verify_boot::verify_boot(machine)?,
         Verb::Banner => banner::write(machine)?,
+        Verb::Install { look } => {
+            let look = *look || machine.kernel_argument("castiron.look")?.is_some();
+            install::install(machine, look)?
+        }
         Verb::Report => {
             report::report(machine, &mut io::stdout())?;
             return Ok(ExitCode::SUCCESS);

@@ -22,6 +22,7 @@ use anyhow::{Context as _, Result};
 
 use super::esp::{self, Files, Grub};
 use super::map::{self, Library};
+use super::region;
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::fs;
@@ -123,6 +124,7 @@ pub fn write(
     let medium = Medium { schema: SCHEMA, id: id.clone(), version: version.to_owned(), live: live_role, roles: disks };
     let description = serde_json::to_string_pretty(&medium).context("describing the medium")?;
     files.insert(format!("{}/{}", medium::FOLDER, medium::FILE), text(description + "\n"));
+    files.insert(medium::REGION.to_owned(), Content::Bytes(region::unstamped()));
     lay_down(&tree, &files)?;
 
     let search = format!("search --no-floppy --file --set=root /{}/{id}\n", medium::FOLDER);
@@ -130,10 +132,48 @@ pub fn write(
     fs::write_atomic(&work.path().join("cd.cfg"), format!("{search}set prefix=($root)/boot/grub\n"))?;
     ctx.check_interrupt()?;
     assemble(ctx, tools, work.path(), first.system, &id, &name)?;
-    fs::rename(&work.path().join(&name), path)?;
+    let made = work.path().join(&name);
+    add_region(&made, first_byte(ctx, tools, work.path(), &name)?)?;
+    fs::rename(&made, path)?;
     step.done();
     Ok(())
 }
+
+/// Where the region's file begins in the ISO, as xorriso has laid it.
+fn first_byte(ctx: &Context, tools: &Tools, work: &Path, name: &str) -> Result<u64> {
+    let find = format!("/{}", medium::REGION);
+    let iso = format!("/mnt/work/{name}");
+    let argv = ["xorriso", "-indev", &iso, "-find", &find, "-exec", "report_lba", "--"];
+    let text = tools.cmd("finding the seed region").bind(work, "work").step(argv).writes_stdout().read(ctx)?;
+    // `File data lba:  0 ,     1234 ,     2048 ,   4194304 , '/castiron/seed.img'`: extent, first block, blocks, bytes, path.
+    let line = text.lines().find(|line| line.starts_with("File data lba:")).unwrap_or_default();
+    let fields: Vec<&str> = line.trim_start_matches("File data lba:").split(',').map(str::trim).collect();
+    match fields.as_slice() {
+        ["0", block, _, bytes, _] if *bytes == region::SIZE.to_string() => {
+            Ok(block.parse::<u64>().with_context(|| format!("reading xorriso's `{line}`"))? * ISO_BLOCK)
+        }
+        _ => anyhow::bail!("xorriso tells nothing of one extent of `{find}`: `{text}`"),
+    }
+}
+
+const ISO_BLOCK: u64 = 2048;
+
+/// Names the region's bytes as a partition of the medium as well, so that `castiron stamp` finds them as on every disk.
+fn add_region(path: &Path, start: u64) -> Result<()> {
+    let file = fs::open_rw(path)?;
+    let mut table = gpt::GptConfig::new()
+        .writable(true)
+        .logical_block_size(gpt::disk::LogicalBlockSize::Lb512)
+        .open_from_device(file)
+        .context("reading the ISO's partition table")?;
+    let mut partitions = table.partitions().clone();
+    partitions.insert(REGION_NUMBER, region::partition(start));
+    table.update_partitions(partitions).context("adding the seed region to the ISO's partitions")?;
+    table.write().context("writing the ISO's partition table")?.sync_all().context("syncing the ISO")
+}
+
+/// Behind those that xorriso makes: the filesystem, the ESP, and what is between.
+const REGION_NUMBER: u32 = 4;
 
 /// Stands for the roles, their version and their root images; a boot file that differs makes another root image.
 fn id(version: &str, riders: &[Rider<'_>]) -> String {

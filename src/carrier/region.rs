@@ -21,12 +21,7 @@ use uuid::Uuid;
 use super::qcow2::Qcow2;
 use crate::error::{Failure, Kind};
 use crate::region::{self, TYPE};
-
-/// The partition's name, and the label of the volume in it.
-pub const NAME: &str = "CIDATA";
-
-/// Bytes of the region in what castiron builds.
-pub const SIZE: u64 = 4 << 20;
+pub use crate::region::{NAME, SIZE};
 
 const SECTOR: u64 = 512;
 /// A partition table lies in the first 34 sectors of a disk, in 64 of an ISO.
@@ -37,6 +32,21 @@ pub const PARTITION_TYPE: Uuid = match Uuid::try_parse(TYPE) {
     Ok(uuid) => uuid,
     Err(_) => panic!("the constant is no UUID"),
 };
+
+/// The region as a partition of a medium, its first byte at `start`. Its own UUID is the same on all media.
+pub fn partition(start: u64) -> gpt::partition::Partition {
+    gpt::partition::Partition {
+        part_type_guid: gpt::partition_types::Type {
+            guid: partition_type(),
+            os: gpt::partition_types::OperatingSystem::None,
+        },
+        part_guid: partition_type(),
+        first_lba: start / SECTOR,
+        last_lba: (start + SIZE) / SECTOR - 1,
+        flags: 0,
+        name: NAME.to_owned(),
+    }
+}
 
 /// The region as a release has it.
 pub fn unstamped() -> Vec<u8> {

@@ -10,10 +10,11 @@ use clap::{Args, ValueEnum};
 use zeroize::Zeroizing;
 
 use super::site_args::{SiteArgs, Whom};
+use crate::cidata;
 use crate::context::Context;
 use crate::error::{Failure, Kind};
 use crate::fs;
-use crate::seed::{self, iso9660, volume};
+use crate::seed::{self, iso9660};
 
 /// systemd's limit of a unit's credentials (src/shared/creds-util.h), and VMware's of a guestinfo variable.
 const VARIABLE_MAX: usize = 1 << 20;
@@ -64,7 +65,7 @@ pub fn run(ctx: &Context, args: Seed) -> Result<ExitCode> {
     let files = seed::files(&facts, &seed);
     let bytes = match args.format {
         Format::CidataIso => iso9660::make(&files)?,
-        Format::CidataFat => volume::make(&files, volume::ALONE)?,
+        Format::CidataFat => cidata::make(&files, cidata::ALONE)?,
         Format::Guestinfo => Zeroizing::new(STANDARD.encode(seed.to_bytes()).into_bytes()),
         Format::Credential => seed.to_bytes(),
     };

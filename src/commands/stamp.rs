@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::site_args::{SiteArgs, Whom};
 use crate::carrier::region::{Medium, Region};
+use crate::cidata;
 use crate::context::Context;
 use crate::error::{Failure, Kind};
 use crate::fs;
 use crate::region::{self, HEADER, State};
 use crate::seal::{self, Seed};
 use crate::seed::stamp::{self, Payload, Target};
-use crate::seed::{self, Facts, secrets, volume};
+use crate::seed::{self, Facts, secrets};
 
 /// Arguments of `castiron stamp`.
 #[derive(Debug, Args)]
@@ -92,7 +93,7 @@ fn seal(ctx: &Context, args: &Stamp, medium: Medium, room: usize) -> Result<(See
         one_role(&facts, &nodes, medium)?;
     }
     let seed = args.whom.seal(ctx, &facts, &args.site.open()?)?;
-    let volume = volume::make(&seed::files(&facts, &seed), room)?;
+    let volume = cidata::make(&seed::files(&facts, &seed), room)?;
     Ok((seed, volume))
 }
 
@@ -120,7 +121,7 @@ fn show(ctx: &Context, path: &Path) -> Result<()> {
     let state = match region::read(&bytes)? {
         State::Unstamped(_) => Value::Null,
         State::Stamped(stamp, payload) => {
-            let seed = Seed::parse(&volume::read_file(payload, seal::FILE)?)?;
+            let seed = Seed::parse(&cidata::read_file(payload, seal::FILE)?)?;
             let mut state = seed::describe(&seed);
             state["bytes"] = json!(stamp.length);
             state["time"] = json!(time(stamp.time));

@@ -1,7 +1,7 @@
 //! The machine's side: what `castiron-node`, baked into every image, does on a running machine.
 //!
 //! ```text
-//! boot ─▶ verify_boot ─▶ banner ─▶ … ─▶ slot (good | fallback)      report ◀─▶ lab
+//! medium ─▶ install       boot ─▶ verify_boot ─▶ banner ─▶ … ─▶ slot (good | fallback)      report ◀─▶ lab
 //! ```
 //!
 //! [`machine::Machine`] is the only door to the running system's files, [`tool`] the only one to its programs; both can be
@@ -11,7 +11,9 @@
 pub mod banner;
 mod checks;
 pub mod health;
+pub mod identity;
 pub mod image;
+pub mod install;
 pub mod machine;
 mod mounts;
 pub mod report;

@@ -8,7 +8,7 @@
 use anyhow::{Result, ensure};
 use zeroize::Zeroizing;
 
-use super::volume::Files;
+use crate::cidata::Files;
 
 const SECTOR: usize = 2048;
 const LABEL: &str = "CIDATA";

@@ -16,7 +16,6 @@ pub mod known;
 pub mod make;
 pub mod secrets;
 pub mod stamp;
-pub mod volume;
 
 use std::collections::BTreeMap;
 
@@ -27,6 +26,7 @@ use zeroize::Zeroizing;
 pub use facts::{Facts, NodeFacts};
 pub use secrets::Secrets;
 
+use crate::cidata;
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
 use crate::seal::{self, Contents, NodeKind, Part, Secret, Seed};
@@ -88,11 +88,11 @@ pub fn serial(secrets: &Secrets) -> u64 {
 }
 
 /// The files of a `CIDATA` volume with this seed.
-pub fn files(facts: &Facts, seed: &Seed) -> volume::Files {
+pub fn files(facts: &Facts, seed: &Seed) -> cidata::Files {
     let manifest = seed.manifest();
     let text = |text: String| Zeroizing::new(text.into_bytes());
     let mut meta = format!("instance-id: castiron-{}-{}\n", manifest.site, manifest.serial);
-    let mut files = volume::Files::new();
+    let mut files = cidata::Files::new();
     if let [name] = seed.carried()[..] {
         meta = format!("{meta}local-hostname: {name}\n");
         let network = facts.nodes.iter().find(|node| node.name == name).and_then(|node| node.network.clone());

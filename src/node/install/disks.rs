@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::fs;
 use crate::node::machine::Machine;
+use crate::region;
 
 /// A disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,7 +81,8 @@ pub fn list(machine: &Machine) -> Result<Vec<Disk>> {
         if made.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
-        let disk = read(machine, &path, &name, &mounts, &swaps).with_context(|| format!("looking at the disk `{name}`"))?;
+        let disk =
+            read(machine, &path, &name, &mounts, &swaps).with_context(|| format!("looking at the disk `{name}`"))?;
         disks.extend(disk);
     }
     Ok(disks)
@@ -94,7 +96,9 @@ fn read(machine: &Machine, path: &Path, name: &str, mounts: &str, swaps: &str) -
         name: name.to_owned(),
         size: size * 512,
         block: number(path, "queue/logical_block_size").unwrap_or(512),
-        serial: records.first(&["ID_SERIAL_SHORT", "ID_SCSI_SERIAL", "ID_SERIAL"]).or_else(|| attribute(path, "serial")),
+        serial: records
+            .first(&["ID_SERIAL_SHORT", "ID_SCSI_SERIAL", "ID_SERIAL"])
+            .or_else(|| attribute(path, "serial")),
         wwn: records.first(&["ID_WWN_WITH_EXTENSION", "ID_WWN"]).or_else(|| attribute(path, "wwid")),
         model: records.first(&["ID_MODEL"]).or_else(|| attribute(path, "device/model")),
         by_path: records.links("disk/by-path/"),
@@ -134,9 +138,24 @@ fn held(path: &Path, name: &str, device: &str, mounts: &str, swaps: &str) -> Vec
         point => format!("{name} is mounted at {point}"),
     });
     let holders = fs::list(&path.join("holders")).unwrap_or_default();
-    let holders = holders.iter().map(|holder| format!("{name} is used by {}", holder.file_name().unwrap_or_default().display()));
+    let holders =
+        holders.iter().map(|holder| format!("{name} is used by {}", holder.file_name().unwrap_or_default().display()));
     let swap = swaps.lines().any(|line| line.split_whitespace().next() == Some(&format!("/dev/{name}")));
     mounted.chain(holders).chain(swap.then(|| format!("{name} is swap space"))).collect()
+}
+
+/// Devices with a filesystem that is labelled so, but for the regions of castiron's own disks and media.
+pub fn labelled(machine: &Machine, label: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for path in fs::list(&machine.path("/sys/class/block"))? {
+        let Some(device) = attribute(&path, "dev") else { continue };
+        let records = Records::read(machine, &device);
+        let is_region = records.first(&["ID_PART_ENTRY_TYPE"]).as_deref() == Some(region::TYPE);
+        if records.first(&["ID_FS_LABEL"]).as_deref() == Some(label) && !is_region {
+            names.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// Where the initrd mounts the medium.

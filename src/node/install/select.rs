@@ -112,7 +112,8 @@ pub fn table(disks: &[Disk], last: impl Fn(&Disk) -> String) -> String {
     let mut rows = vec![["disk", "bytes", "serial", "wwn", "model", ""].map(str::to_owned)];
     for disk in disks {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        let row = [disk.name.clone(), disk.size.to_string(), or_none(&disk.serial), or_none(&disk.wwn), or_none(&disk.model)];
+        let row =
+            [disk.name.clone(), disk.size.to_string(), or_none(&disk.serial), or_none(&disk.wwn), or_none(&disk.model)];
         let [name, size, serial, wwn, model] = row;
         rows.push([name, size, serial, wwn, model, last(disk)]);
     }

@@ -1,12 +1,13 @@
 //! The partition table of the real disk: the image's own, with its backup at the end of this disk.
 //!
 //! In: the first MiB of the image, the disk's size. Out: [`Table`], bytes for the disk's beginning and its end. By the crate
-//! `gpt`, on a sparse file as large as the disk, so that what goes to the disk, and when, is the writer's affair alone.
+//! `gpt`, on a sparse file in memory that is as long as the disk, so that what goes to the disk, and when, is the writer's affair alone.
 
+use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Bytes of a logical block.
 pub const BLOCK: u64 = 512;
@@ -39,12 +40,13 @@ pub struct Table {
     pub slices: Vec<Slice>,
 }
 
-/// The image's partition table for a disk of `size` bytes. `scratch` is a folder for a sparse file.
-pub fn fit(head: &[u8], size: u64, scratch: &Path) -> Result<Table> {
+/// The image's partition table for a disk of `size` bytes.
+pub fn fit(head: &[u8], size: u64) -> Result<Table> {
     ensure!(head.len() as u64 == HEAD, "the beginning of a disk has {HEAD} bytes, not {}", head.len());
-    let mut file = tempfile::tempfile_in(scratch).context("creating a temporary file")?;
-    file.set_len(size).context("sizing a temporary file")?;
-    file.write_all(head).context("writing a temporary file")?;
+    let mut file =
+        File::from(memfd_create(c"castiron-table", MFdFlags::MFD_CLOEXEC).context("creating a file in memory")?);
+    file.set_len(size).context("sizing a file in memory")?;
+    file.write_all(head).context("writing a file in memory")?;
     let mut disk = gpt::GptConfig::new()
         .writable(true)
         .only_valid_headers(false)
@@ -67,9 +69,9 @@ pub fn fit(head: &[u8], size: u64, scratch: &Path) -> Result<Table> {
     disk.update_partitions(partitions).context("fitting the partition table to the disk")?;
     let mut file = disk.write().context("fitting the partition table to the disk")?;
     let mut table = Table { head: vec![0; HEAD as usize], tail: vec![0; TAIL as usize], slices };
-    file.rewind().and_then(|()| file.read_exact(&mut table.head)).context("reading a temporary file")?;
+    file.rewind().and_then(|()| file.read_exact(&mut table.head)).context("reading a file in memory")?;
     file.seek(SeekFrom::Start(size - TAIL))
         .and_then(|_| file.read_exact(&mut table.tail))
-        .context("reading a temporary file")?;
+        .context("reading a file in memory")?;
     Ok(table)
 }

@@ -45,7 +45,6 @@ pub fn write(
     extra: Option<&Extra<'_>>,
     disk: &File,
     size: u64,
-    scratch: &Path,
     mut progress: impl FnMut(Phase, u64, u64),
 ) -> Result<()> {
     let total = map.iter().map(|segment| segment.len).sum();
@@ -59,7 +58,7 @@ pub fn write(
         let kept = end.min(HEAD) - segment.at;
         head[segment.at as usize..][..kept as usize].copy_from_slice(&bytes[..kept as usize]);
     }
-    let table = table::fit(&head, size, scratch)?;
+    let table = table::fit(&head, size)?;
 
     put(disk, 0, &vec![0; HEAD as usize])?;
     put(disk, size - TAIL, &vec![0; TAIL as usize])?;
@@ -159,8 +158,11 @@ impl Source<'_> {
     fn read<'b>(&mut self, segment: &Segment, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
         let path = self.medium.join(&segment.file);
         let damaged = |why: String| {
-            Failure::new(Kind::Integrity, format!("the medium is damaged: `{}`, {} bytes at {}: {why}", segment.file, segment.len, segment.from))
-                .hint("write or copy the medium again, or attach it to another port")
+            Failure::new(
+                Kind::Integrity,
+                format!("the medium is damaged: `{}`, {} bytes at {}: {why}", segment.file, segment.len, segment.from),
+            )
+            .hint("write or copy the medium again, or attach it to another port")
         };
         if self.open.as_ref().is_none_or(|(name, _)| *name != segment.file) {
             self.open = Some((segment.file.clone(), fs::open(&path)?));
