@@ -63,13 +63,15 @@ enum ForeignData {
 
 /// What to do afterwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "lowercase")]
 enum After {
     /// Switch off: whoever takes the medium out finds it done.
     #[default]
-    PowerOff,
+    Poweroff,
     /// Start again.
     Reboot,
+    /// Start the new system without the firmware. This medium's kernel is locked against that: it starts again instead.
+    Kexec,
 }
 
 /// What the site says of every installation.
@@ -214,8 +216,8 @@ fn read_map(medium: &Path, role: &RoleDisk) -> Result<Vec<Segment>> {
 
 fn finish(after: After) -> Result<()> {
     let verb = match after {
-        After::PowerOff => "poweroff",
-        After::Reboot => "reboot",
+        After::Poweroff => "poweroff",
+        After::Reboot | After::Kexec => "reboot",
     };
     tool::run(&["systemctl", "--no-block", verb])?.success().map(|_| ())
 }
