@@ -8,9 +8,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use base64::Engine as _;
+use castiron::cidata;
 use castiron::seal::{Held, Identity, NodeKind, Secret, Seed};
 use castiron::seed::known::{Group, ITEMS, Scope};
-use castiron::seed::{Facts, NodeFacts, Secrets, seal, volume};
+use castiron::seed::{Facts, NodeFacts, Secrets, seal};
 use proptest::prelude::*;
 use seeding::site;
 use serde_json::{Value, json};
@@ -204,12 +205,12 @@ proptest! {
 
     #[test]
     fn random_volumes_do_not_stop_a_reader(changes in proptest::collection::vec((0_usize..2048, any::<u8>()), 1..20)) {
-        let files = volume::Files::from([("castiron.seed".to_owned(), zeroize::Zeroizing::new(vec![7; 5000]))]);
-        let mut volume = volume::make(&files, 256 << 10).unwrap();
+        let files = cidata::Files::from([("castiron.seed".to_owned(), zeroize::Zeroizing::new(vec![7; 5000]))]);
+        let mut volume = cidata::make(&files, 256 << 10).unwrap();
         for (at, byte) in &changes {
             volume[*at] = *byte;
         }
-        let _ = volume::read_file(&volume, "castiron.seed");
+        let _ = cidata::read_file(&volume, "castiron.seed");
     }
 }
 
@@ -228,8 +229,8 @@ fn every_format_holds_the_seed_and_is_its_owners_alone() {
     let text = base64::engine::general_purpose::STANDARD.decode(write("guestinfo", "cp2")).unwrap();
     assert_eq!(nodes(&text), ["cp2"]);
     let fat = write("cidata-fat", "worker1");
-    assert_eq!(nodes(&volume::read_file(&fat, "castiron.seed").unwrap()), ["worker1"]);
-    let network = volume::read_file(&fat, "network-config").unwrap();
+    assert_eq!(nodes(&cidata::read_file(&fat, "castiron.seed").unwrap()), ["worker1"]);
+    let network = cidata::read_file(&fat, "network-config").unwrap();
     assert!(String::from_utf8_lossy(&network).contains("version: 2"));
     let iso = write("cidata-iso", "db2");
     assert_eq!(&iso[0x8028..0x8030], b"CIDATA  ");

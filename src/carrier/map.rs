@@ -179,6 +179,7 @@ fn seek(file: &File, at: u64, whence: Whence) -> Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ui::{Ui, Verbosity};
     use std::os::unix::fs::FileExt as _;
     use std::path::PathBuf;
 
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn disks_come_back_and_what_they_share_is_there_once() {
         let folder = tempfile::tempdir().expect("a folder");
-        let context = Context::new(crate::ui::Ui::silent(), folder.path().into(), folder.path().into());
+        let context = Context::new(Ui::new(false, Verbosity::Quiet), folder.path().into(), folder.path().into());
         let (root, own) = (noise(1, 9 << 20), noise(2, 1 << 20));
         let live = folder.path().join("root.img");
         std::fs::write(&live, &root).expect("writes");

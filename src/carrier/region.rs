@@ -37,10 +37,10 @@ pub const PARTITION_TYPE: Uuid = match Uuid::try_parse(TYPE) {
 pub fn partition(start: u64) -> gpt::partition::Partition {
     gpt::partition::Partition {
         part_type_guid: gpt::partition_types::Type {
-            guid: partition_type(),
+            guid: PARTITION_TYPE,
             os: gpt::partition_types::OperatingSystem::None,
         },
-        part_guid: partition_type(),
+        part_guid: PARTITION_TYPE,
         first_lba: start / SECTOR,
         last_lba: (start + SIZE) / SECTOR - 1,
         flags: 0,

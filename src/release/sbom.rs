@@ -302,6 +302,7 @@ mod tests {
                 tools_sha256: Sha256::of("t"),
             },
             tools: BTreeMap::from([("castiron".into(), "0.1.0".into())]),
+            media: Vec::new(),
             roles: BTreeMap::from([
                 ("db".into(), role("db", vec![shared.clone(), package("postgresql", "16", &[])])),
                 ("worker".into(), role("worker", vec![shared])),

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::fs;
 use crate::node::machine::Machine;
@@ -69,6 +70,34 @@ impl Disk {
         self.content.iter().cloned().chain(parts).collect()
     }
 }
+
+/// Waits until udev has looked at every block device that the kernel has found; an error names those it never looked at.
+pub fn settle(machine: &Machine) -> Result<()> {
+    let deadline = Instant::now() + SETTLE_LIMIT;
+    loop {
+        let mut unknown = Vec::new();
+        for path in fs::list(&machine.path("/sys/class/block"))? {
+            let Some(device) = attribute(&path, "dev") else { continue };
+            if !machine.path(format!("/run/udev/data/b{device}")).exists() {
+                unknown.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "udev says nothing of {} after {} s: nobody knows what is on it",
+            unknown.join(", "),
+            SETTLE_LIMIT.as_secs()
+        );
+        std::thread::sleep(SETTLE_AGAIN);
+    }
+}
+
+/// Disks that spin up and controllers that count their ports take their time.
+const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+const SETTLE_AGAIN: Duration = Duration::from_millis(200);
 
 /// All disks but those that are none: loop devices, RAM, CD drives, and what is made of other disks.
 pub fn list(machine: &Machine) -> Result<Vec<Disk>> {

@@ -116,13 +116,14 @@ fn run(machine: &Machine, look: bool) -> Result<String> {
         .hint(format!("use a medium that was built with the role: `castiron build {} --format iso`", node.role))
     })?;
 
+    disks::settle(machine)?;
     let disks = disks::list(machine)?;
     let disk = select::select(&disks, &wish.disk, role.size)?;
     let occupant = occupant::of(machine, disk, &role.roothash, seed.manifest().site)?;
     let done = match occupant {
         Occupant::ThisBuild | Occupant::OtherBuild if !look => already(machine, &node, disk, &occupant)?,
         Occupant::Others(found) if wish.foreign_data == ForeignData::Stop => return Err(foreign(disk, &found)),
-        _ if look => return Ok(say(machine, format!("would install `{}` on `{}`: {occupant}", node.name, disk.name))?),
+        _ if look => return say(machine, format!("would install `{}` on `{}`: {occupant}", node.name, disk.name)),
         _ => write(machine, &root, role, &node, &seed, disk)?,
     };
     finish(site.after)?;

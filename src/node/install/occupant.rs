@@ -48,9 +48,10 @@ pub fn of(machine: &Machine, disk: &Disk, roothash: &str, site: SiteId) -> Resul
         return Ok(Occupant::Others(data));
     };
     match owner(machine, part)? {
-        Some(found) if found == site => Ok(match disk.partitions.iter().any(|part| is_root(part, roothash)) {
-            true => Occupant::ThisBuild,
-            false => Occupant::OtherBuild,
+        Some(found) if found == site => Ok(if disk.partitions.iter().any(|part| is_root(part, roothash)) {
+            Occupant::ThisBuild
+        } else {
+            Occupant::OtherBuild
         }),
         found => {
             let whose = found.map_or_else(|| "no site".to_owned(), |site| format!("the site {site}"));

@@ -45,6 +45,7 @@ pub fn wait_for(machine: &Machine, marks: &Marks) -> Result<(Seed, InventoryNode
 /// Tries the medium's own seed, then a volume's.
 fn look(machine: &Machine, marks: &Marks) -> Result<(Seed, InventoryNode)> {
     let stamped = stamped(machine)?;
+    disks::settle(machine)?;
     let plugged = plugged(machine)?;
     let mut first = None;
     for bytes in stamped.into_iter().chain(plugged) {

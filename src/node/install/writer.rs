@@ -47,7 +47,6 @@ pub fn write(
     size: u64,
     mut progress: impl FnMut(Phase, u64, u64),
 ) -> Result<()> {
-    let total = map.iter().map(|segment| segment.len).sum();
     let mut source = Source { medium, open: None };
     let mut buffer = vec![0; SEGMENT_MAX as usize];
 
@@ -59,27 +58,33 @@ pub fn write(
         head[segment.at as usize..][..kept as usize].copy_from_slice(&bytes[..kept as usize]);
     }
     let table = table::fit(&head, size)?;
+    let extra = extra.map(|extra| place(extra, &table)).transpose()?;
+    // What the image has in the seed's place is the release's empty region.
+    let is_kept = |segment: &&Segment| {
+        extra.is_none_or(|(at, bytes)| segment.at + segment.len <= at || segment.at >= at + bytes.len() as u64)
+    };
+    let map: Vec<Segment> = map.iter().filter(is_kept).cloned().collect();
+    let total = map.iter().map(|segment| segment.len).sum();
 
     put(disk, 0, &vec![0; HEAD as usize])?;
     put(disk, size - TAIL, &vec![0; TAIL as usize])?;
     flush(disk)?;
-    clear_old(disk, map, &table, &buffer_of_zeros())?;
+    clear_old(disk, &map, &table)?;
     let mut done = 0;
-    for segment in map {
+    for segment in &map {
         let bytes = source.read(segment, &mut buffer)?;
         let skipped = HEAD.saturating_sub(segment.at).min(segment.len);
         put(disk, segment.at + skipped, &bytes[skipped as usize..])?;
         done += segment.len;
         progress(Phase::Write, done, total);
     }
-    let extra = extra.map(|extra| place(extra, &table)).transpose()?;
     if let Some((at, bytes)) = extra {
         put(disk, at, bytes)?;
     }
     flush(disk)?;
 
     done = 0;
-    for segment in map {
+    for segment in &map {
         let skipped = HEAD.saturating_sub(segment.at).min(segment.len);
         if skipped == 0 {
             let bytes = get(disk, segment.at, &mut buffer[..segment.len as usize])?;
@@ -115,12 +120,9 @@ fn read_back_differs(at: u64, len: u64) -> anyhow::Error {
         .into()
 }
 
-fn buffer_of_zeros() -> Vec<u8> {
-    vec![0; HEAD as usize]
-}
-
 /// Zeros where a partition of the image begins and the image has nothing: what was there before must not be found in it.
-fn clear_old(disk: &File, map: &[Segment], table: &Table, zeros: &[u8]) -> Result<()> {
+fn clear_old(disk: &File, map: &[Segment], table: &Table) -> Result<()> {
+    let zeros = vec![0; HEAD as usize];
     for slice in table.slices.iter().filter(|slice| slice.start >= HEAD) {
         let end = slice.start + slice.len.min(zeros.len() as u64);
         let mut at = slice.start;
