@@ -64,15 +64,19 @@ pub fn read_files(path: &Path, wanted: &[&str]) -> Result<BTreeMap<String, Vec<u
     Ok(found)
 }
 
-/// Unpacks a package's files below `into`, as whoever runs this.
-pub fn unpack(path: &Path, into: &Path) -> Result<()> {
+/// Unpacks a package's files below `into`, as whoever runs this, but for what lies below one of the paths `without`.
+pub fn unpack(path: &Path, into: &Path, without: &[&str]) -> Result<()> {
     let reading = || format!("unpacking `{}`", path.display());
     fs::create_dir_all(into)?;
     let root = into.canonicalize().with_context(|| format!("opening the folder `{}`", into.display()))?;
     let mut tree = Tree { root, folders: HashMap::new() };
     let mut tar = tar::Archive::new(member(path, "data.tar").with_context(reading)?);
     for entry in tar.entries().with_context(reading)? {
-        tree.add(entry.with_context(reading)?).with_context(reading)?;
+        let entry = entry.with_context(reading)?;
+        let name = inside(&entry.path().with_context(reading)?);
+        if !name.is_some_and(|name| without.iter().any(|folder| name.starts_with(folder))) {
+            tree.add(entry).with_context(reading)?;
+        }
     }
     Ok(())
 }
@@ -312,8 +316,8 @@ mod tests {
         std::fs::create_dir_all(tree.join("usr/lib")).expect("makes");
         std::os::unix::fs::symlink("usr/lib", tree.join("lib")).expect("links");
         // Twice: what is there is replaced.
-        unpack(&deb, &tree).expect("unpacks");
-        unpack(&deb, &tree).expect("unpacks again");
+        unpack(&deb, &tree, &[]).expect("unpacks");
+        unpack(&deb, &tree, &[]).expect("unpacks again");
         assert!(tree.join("lib").is_symlink());
         let meta = std::fs::metadata(tree.join("usr/lib/b")).expect("is there");
         assert_eq!(meta.permissions().mode() & 0o7777, 0o755, "no setuid bit");
@@ -324,6 +328,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_wanted_is_left_out() {
+        let (folder, deb) =
+            on_disk(&package(&[file("./usr/share/doc/d", 0o444, b"d"), file("./usr/share/docs", 0o444, b"d")]));
+        let tree = folder.path().join("tree");
+        unpack(&deb, &tree, &["usr/share/doc"]).expect("unpacks");
+        assert!(!tree.join("usr/share/doc").exists());
+        assert!(tree.join("usr/share/docs").exists(), "a folder is left out, not what begins with its name");
+    }
+
+    #[test]
     fn nothing_leads_out_of_the_tree() {
         let climbing = [file("./../evil", 0o644, b"x")];
         let through_link = [entry("./out", EntryType::Symlink, "/tmp"), file("./out/evil", 0o644, b"x")];
@@ -331,7 +345,7 @@ mod tests {
         let hard = [entry("./passwd", EntryType::Link, "../../etc/passwd")];
         for entries in [&climbing[..], &through_link[..], &relative[..], &hard[..]] {
             let (folder, deb) = on_disk(&package(entries));
-            let error = unpack(&deb, &folder.path().join("tree")).expect_err("is refused");
+            let error = unpack(&deb, &folder.path().join("tree"), &[]).expect_err("is refused");
             assert!(format!("{error:#}").contains("leads out of the tree"), "{error:#}");
             assert!(!folder.path().join("evil").exists());
         }
@@ -369,7 +383,7 @@ mod tests {
             let (folder, deb) = on_disk(&bytes);
             let _ = control(&deb);
             let _ = read_files(&deb, &["a"]);
-            let _ = unpack(&deb, &folder.path().join("tree"));
+            let _ = unpack(&deb, &folder.path().join("tree"), &[]);
         }
 
         #[test]

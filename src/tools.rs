@@ -125,7 +125,7 @@ impl Tools {
         }
         for item in &items {
             ctx.check_interrupt()?;
-            deb::unpack(&store.path(&item.sha256), tree).with_context(|| format!("unpacking `{}`", item.name))?;
+            deb::unpack(&store.path(&item.sha256), tree, &[]).with_context(|| format!("unpacking `{}`", item.name))?;
         }
         finish(tree)?;
         fs::rename(tree, &self.root)?;

@@ -108,7 +108,7 @@ fn kill_9(world: &World, at: &str) {
 #[test]
 #[ignore = "needs the tools tree and the packages of the lock"]
 fn a_killed_build_leaves_no_process_and_the_next_clears_away() {
-    kill_9(&World::new(&["rootfs"]), "+ chroot /mnt/root nice dracut");
+    kill_9(&World::new(&["rootfs"]), "+ chroot /mnt/root nice -n 19 dracut");
     kill_9(&World::new(&["rootfs", "initrd"]), "+ mksquashfs");
     kill_9(&World::without_tools(&ALL), "of the tools tree");
     kill_9(&World::new(&ALL), "+ qemu-img");

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 use gpt::partition::Partition;
@@ -86,10 +86,16 @@ pub fn write(
     write_table(&mut file, &plan, identity, &loader)?;
     write_at(&mut file, bios_boot.start, &loader.core)?;
     let volume = identity.bytes()[..4].try_into().map(u32::from_le_bytes).context("a digest has 32 bytes")?;
-    let files = esp::files(ctx, profile, lock, system)?;
-    esp::write(file.try_clone().context("sharing the disk's file")?, efi.start, efi.size, volume, &files)?;
-    copy_at(&mut file, root.start, &system.root)?;
-    copy_at(&mut file, verity.start, &system.verity)?;
+    std::thread::scope(|scope| {
+        // Opened again: two handles of one opening would share their place in the file.
+        let esp = scope.spawn(|| {
+            let files = esp::files(ctx, profile, lock, system)?;
+            esp::write(fs::open_rw(path)?, efi.start, efi.size, volume, &files)
+        });
+        let copied = copy_at(&mut file, root.start, &system.root)
+            .and_then(|()| copy_at(&mut file, verity.start, &system.verity));
+        esp.join().unwrap_or_else(|_| bail!("writing the ESP panicked")).and(copied)
+    })?;
     let unstamped = region::unstamped();
     let header = unstamped.len() - HEADER;
     write_at(&mut file, seed.start + header as u64, &unstamped[header..])?;

@@ -1,7 +1,7 @@
 //! Carriers: the files in which a root image travels.
 //!
 //! In: [`crate::system::System`], the lock's layer `boot`. Out: [`Carrier`], files in a folder of the caller's.
-//! Runs: `grub-mkimage`, `qemu-img`, `qemu-io`, `xorriso`.
+//! Runs: `grub-mkimage`, `qemu-img`, `xorriso`.
 //!
 //! The raw disk comes first; every other format is made from it. GPT by the crate `gpt`, FAT by the crate `fatfs`:
 //! nothing is mounted, no loop device is needed.
@@ -87,23 +87,27 @@ fn qcow2(ctx: &Context, tools: &Tools, raw: &Path, to: &Path) -> Result<()> {
     let folder = raw.parent().context("a disk lies in a folder")?;
     let inside = |path: &Path| format!("/mnt/out/{}", path.file_name().unwrap_or_default().to_string_lossy());
     let step = ctx.ui.step("carrier", format!("writing `{}`", to.file_name().unwrap_or_default().display()));
+    // The conversion drops zeros, and a seed is stamped into clusters that are there: a byte in each that is not zero until
+    // then makes them.
+    let disk = fs::open_rw(raw)?;
+    let seeds = Region::find(&disk).with_context(|| format!("finding the seed region of `{}`", raw.display()))?;
+    mark(&seeds, 0xff)?;
     tools
         .cmd("converting a disk to qcow2")
         .bind_rw(folder, "out")
         // One request at a time: clusters are laid down in the order of the disk, the same each time.
         .step(["qemu-img", "convert", "-m", "1", "-f", "raw", "-O", "qcow2", &inside(raw), &inside(to)])
         .run(ctx)?;
-    // The conversion drops zeros, and a seed is stamped into clusters that are there: zeros written as data make them.
-    let disk = fs::open(raw)?;
-    let seeds = Region::find(&disk).with_context(|| format!("finding the seed region of `{}`", raw.display()))?;
-    let write = format!("write -q -P 0 {} {}", seeds.start, seeds.size - HEADER as u64);
-    tools
-        .cmd("making room for seeds in a qcow2")
-        .bind_rw(folder, "out")
-        .step(["qemu-io", "-f", "qcow2", "-c", &write, &inside(to)])
-        .run(ctx)?;
+    mark(&seeds, 0)?;
+    let made = fs::open_rw(to)?;
+    mark(&Region::find(&made).with_context(|| format!("finding the seed region of `{}`", to.display()))?, 0)?;
     step.done();
     Ok(())
+}
+
+/// Writes `byte` at the beginning of each of the region's clusters (64 KiB, as `qemu-img` makes them).
+fn mark(region: &Region<'_>, byte: u8) -> Result<()> {
+    (0..region.size - HEADER as u64).step_by(64 << 10).try_for_each(|at| region.write(at, &[byte]))
 }
 
 /// zstd's level: what is large in a disk is compressed already.

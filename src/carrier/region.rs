@@ -3,10 +3,10 @@
 //! In: a raw disk, a hybrid ISO, or a qcow2. Out: [`Region`].
 //!
 //! The format of its bytes is [`crate::region`]'s. The place is a GPT partition of castiron's own type in all three: a
-//! disk has it after `verity-b`, an ISO appended behind the ISO 9660 volume (xorriso names such a partition itself, so
-//! the type is what counts). In a qcow2 the partition lies in clusters, found through its L1 and L2 tables. Those must be
-//! there: zeros are dropped by `qemu-img convert`, so the builder has `qemu-io` write them once more. Making clusters
-//! while stamping was dropped: it would leave a longer file with other tables when the stamp is removed.
+//! disk has it after `verity-b`, an ISO over one of the ISO 9660 volume's own files, since a CD has no partitions. In a
+//! qcow2 the partition lies in clusters, found through its L1 and L2 tables. Those must be there: zeros are dropped by
+//! `qemu-img convert`, so the builder marks each cluster until they are made. Making clusters while stamping was dropped:
+//! it would leave a longer file with other tables when the stamp is removed.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read as _, Seek as _, SeekFrom};

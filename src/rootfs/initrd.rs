@@ -2,7 +2,7 @@
 //!
 //! In: the packages of `base` and of the lock's layer `initrd`, the overlays that the profile names for it. Out: [`Boot`],
 //! the kernel and the initrd. One for all roles, since nothing of a role is in it: which root it mounts, GRUB's `roothash=`
-//! says. Runs: `dracut`, and what packages' scripts would have run: `ldconfig`, `depmod`, `systemd-sysusers`, `systemd-hwdb`.
+//! says. Runs: `dracut`, and what packages' scripts would have run: `ldconfig`, `depmod`, `systemd-sysusers`.
 //!
 //! The packages are unpacked, not installed: dracut only reads files, and the initrd is made while `base` is installed.
 //! Seen with noble's packages: the files are those of an initrd from the installed tree, byte for byte, but for the numbers
@@ -91,7 +91,6 @@ impl<'a> Initrd<'a> {
                 .step(["mount", "-t", "tmpfs", "tmpfs", "/mnt/root/var/tmp"])
                 .step(["chroot", "/mnt/root", "ldconfig"])
                 .step(["chroot", "/mnt/root", "systemd-sysusers"])
-                .step(["chroot", "/mnt/root", "systemd-hwdb", "--usr", "update"])
                 .step(["chroot", "/mnt/root", "depmod", &version])
                 .step([
                     "tar",
@@ -102,7 +101,7 @@ impl<'a> Initrd<'a> {
                     "--no-overwrite-dir",
                 ])
                 // It yields to the packages of `base`, which everything else waits for.
-                .step(["chroot", "/mnt/root", "nice", "dracut", "--force", "/tmp/initrd", &version])
+                .step(["chroot", "/mnt/root", "nice", "-n", "19", "dracut", "--force", "/tmp/initrd", &version])
                 .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
                 .env("DRACUT_NO_MKNOD", "1")
                 .step(["cp", "/mnt/root/tmp/initrd", "/mnt/out/initrd"])
@@ -122,15 +121,20 @@ impl<'a> Initrd<'a> {
         let store = Store::new(&ctx.store);
         for package in packages(self.profile, self.lock) {
             ctx.check_interrupt()?;
-            deb::unpack(&store.path(&package.sha256), tree).with_context(|| format!("unpacking `{}`", package.name))?;
+            deb::unpack(&store.path(&package.sha256), tree, UNREAD)
+                .with_context(|| format!("unpacking `{}`", package.name))?;
         }
         for name in ["passwd", "group"] {
             let master = tree.join("usr/share/base-passwd").join(format!("{name}.master"));
-            fs::write_atomic(&tree.join("etc").join(name), fs::read_to_string(&master)?)?;
+            // Without a flush to the disk, which is nothing to a tree that lives for seconds.
+            std::fs::copy(&master, tree.join("etc").join(name)).with_context(|| format!("making `/etc/{name}`"))?;
         }
         symlink("mawk", tree.join("usr/bin/awk")).context("linking `awk`")
     }
 }
+
+/// Thousands of files that dracut reads none of.
+const UNREAD: &[&str] = &["usr/share/doc", "usr/share/man", "usr/share/locale"];
 
 /// What the initrd's tree is made of. base-files comes first: its links `/bin`, `/lib` decide where others' files go.
 fn packages<'a>(profile: &'a Profile, lock: &'a Lock) -> Vec<&'a Package> {
