@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::esp::{self, Files, Grub};
 use super::map::{self, Library};
@@ -35,6 +35,9 @@ use crate::tools::{EPOCH, Tools};
 
 /// The format's name, and its files' extension.
 pub const FORMAT: &str = "iso";
+
+/// The kernel that the medium itself runs.
+pub const KERNEL: &str = "live/vmlinuz";
 
 /// The overlay that holds the medium's own files.
 pub const OVERLAY: &str = "iso";
@@ -133,27 +136,30 @@ pub fn write(
     ctx.check_interrupt()?;
     assemble(ctx, tools, work.path(), first.system, &id, &name)?;
     let made = work.path().join(&name);
-    add_region(&made, first_byte(ctx, tools, work.path(), &name)?)?;
+    let (start, bytes) = place(ctx, tools, &made, Path::new(medium::REGION))?;
+    ensure!(bytes == region::SIZE, "the seed region has {bytes} bytes in the ISO instead of {}", region::SIZE);
+    add_region(&made, start)?;
     fs::rename(&made, path)?;
     step.done();
     Ok(())
 }
 
-/// Where the region's file begins in the ISO, as xorriso has laid it.
-fn first_byte(ctx: &Context, tools: &Tools, work: &Path, name: &str) -> Result<u64> {
-    let find = format!("/{}", medium::REGION);
-    let iso = format!("/mnt/work/{name}");
-    let argv = ["xorriso", "-indev", &iso, "-find", &find, "-exec", "report_lba", "--"];
-    let text = tools.cmd("finding the seed region").bind(work, "work").step(argv).writes_stdout().read(ctx)?;
+/// Where a file of an ISO begins, as xorriso has laid it, and how many bytes it has.
+pub fn place(ctx: &Context, tools: &Tools, iso: &Path, file: &Path) -> Result<(u64, u64)> {
+    let find = format!("/{}", file.display());
+    let argv = ["xorriso", "-indev", "/mnt/iso", "-find", &find, "-exec", "report_lba", "--"];
+    let text =
+        tools.cmd(format!("finding `{find}` of an ISO")).bind(iso, "iso").step(argv).writes_stdout().read(ctx)?;
     // `File data lba:  0 ,     1234 ,     2048 ,   4194304 , '/castiron/seed.img'`: extent, first block, blocks, bytes, path.
     let line = text.lines().find(|line| line.starts_with("File data lba:")).unwrap_or_default();
     let fields: Vec<&str> = line.trim_start_matches("File data lba:").split(',').map(str::trim).collect();
-    match fields.as_slice() {
-        ["0", block, _, bytes, _] if *bytes == region::SIZE.to_string() => {
-            Ok(block.parse::<u64>().with_context(|| format!("reading xorriso's `{line}`"))? * ISO_BLOCK)
-        }
-        _ => anyhow::bail!("xorriso tells nothing of one extent of `{find}`: `{text}`"),
-    }
+    let numbers = match fields.as_slice() {
+        ["0", block, _, bytes, _] => block.parse::<u64>().ok().zip(bytes.parse().ok()),
+        _ => None,
+    };
+    let (block, bytes) =
+        numbers.with_context(|| format!("xorriso tells nothing of one extent of `{find}`: `{text}`"))?;
+    Ok((block * ISO_BLOCK, bytes))
 }
 
 const ISO_BLOCK: u64 = 2048;
@@ -197,7 +203,7 @@ fn live(system: &System) -> [(&'static str, &Path); 4] {
     [
         ("live/root.img", &system.root),
         ("live/root.verity", &system.verity),
-        ("live/vmlinuz", &system.boot.vmlinuz),
+        (KERNEL, &system.boot.vmlinuz),
         ("live/initrd", &system.boot.initrd),
     ]
 }

@@ -71,19 +71,21 @@ pub fn run(ctx: &Context, args: Lab) -> Result<ExitCode> {
             Some(path) if scenario.disk.fill_slot_b => Some(find(path, scenario)?),
             _ => None,
         };
-        runs.push((scenario, find(&release, scenario)?, other));
+        let iso = scenario.medium.as_ref().map(|_| image::medium(&release)).transpose()?;
+        runs.push((scenario, find(&release, scenario)?, other, iso));
     }
     let tools = Tools::ensure(ctx)?;
     let seed = args.seed.unwrap_or_else(|| u64::from(std::process::id()));
     let output = absolute(args.output.unwrap_or_else(|| ctx.project.join("out/lab")))?;
     let (mut passed, mut failed) = (0, Vec::new());
-    for (scenario, file, other) in runs {
+    for (scenario, file, other, iso) in runs {
         let image = Image::open(ctx, &tools, &file)?;
         let other = other.map(|file| Image::open(ctx, &tools, &file)).transpose()?;
         let probe = probe::probe(ctx, &tools, &image)?;
         ctx.ui.verbose(format!("machines run on {}: {}", probe.accelerator.name(), probe.why));
         let (tools, output) = (&tools, output.clone());
-        let lab = Runner { ctx, tools, accelerator: probe.accelerator, image, other, output, seed, cuts: args.cuts };
+        let lab =
+            Runner { ctx, tools, accelerator: probe.accelerator, image, other, iso, output, seed, cuts: args.cuts };
         for &firmware in &scenario.firmware {
             match lab.run(scenario, firmware) {
                 Ok(()) => passed += 1,

@@ -275,28 +275,64 @@ pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))
 }
 
+/// Whether two disks hold the same; where nothing was written there are zeros.
+pub fn same_data(one: &Path, other: &Path) -> Result<bool> {
+    let comparing = || format!("comparing `{}` with `{}`", one.display(), other.display());
+    let length = fs::len(one)?;
+    if fs::len(other)? != length {
+        return Ok(false);
+    }
+    let (one, other) = (fs::open(one)?, fs::open(other)?);
+    let mut buffers = [vec![0; CHUNK as usize], vec![0; CHUNK as usize]];
+    // What one of them has written is compared with the other, both ways.
+    for (from, to) in [(&one, &other), (&other, &one)] {
+        let same = each_data(from, Extent { start: 0, length }, |at, part| {
+            let [mine, theirs] = &mut buffers;
+            from.read_exact_at(&mut mine[..part], at)?;
+            to.read_exact_at(&mut theirs[..part], at)?;
+            Ok(mine[..part] == theirs[..part])
+        });
+        if !same.with_context(comparing)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Copies the written parts of an extent.
 fn copy_data(from: &File, extent: Extent, to: &File, start: u64) -> Result<()> {
-    let end = extent.start + extent.length;
     let mut buffer = vec![0; CHUNK as usize];
+    each_data(from, extent, |at, length| {
+        let part = &mut buffer[..length];
+        from.read_exact_at(part, at)?;
+        to.write_all_at(part, start + (at - extent.start))?;
+        Ok(true)
+    })
+    .map(drop)
+}
+
+/// Calls `take` with the place and length of each written part of an extent, until it returns false.
+fn each_data(file: &File, extent: Extent, mut take: impl FnMut(u64, usize) -> Result<bool>) -> Result<bool> {
+    let end = extent.start + extent.length;
     let mut at = extent.start;
     while at < end {
-        let data = match lseek(from, at.cast_signed(), Whence::SeekData) {
+        let data = match lseek(file, at.cast_signed(), Whence::SeekData) {
             Ok(data) => data.cast_unsigned(),
             Err(Errno::ENXIO) => break,
             Err(error) => return Err(error).context("looking for the next written part"),
         };
-        let hole = lseek(from, data.cast_signed(), Whence::SeekHole).context("looking for the next hole")?;
+        let hole = lseek(file, data.cast_signed(), Whence::SeekHole).context("looking for the next hole")?;
         let hole = hole.cast_unsigned().min(end);
         at = data;
         while at < hole {
-            let part = &mut buffer[..CHUNK.min(hole - at) as usize];
-            from.read_exact_at(part, at)?;
-            to.write_all_at(part, start + (at - extent.start))?;
-            at += part.len() as u64;
+            let part = CHUNK.min(hole - at);
+            if !take(at, part as usize)? {
+                return Ok(false);
+            }
+            at += part;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! which sees all but a cut within the last cluster. In a release's folder the manifest's size sees that, too.
 
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -60,10 +61,25 @@ pub fn find(path: &Path, role: Option<&str>) -> Result<PathBuf> {
         let text = format!("holds no disk image of the role `{role}`");
         return Err(wrong(text).hint(format!("castiron build {role} --format qcow2")).into());
     };
-    let file = path.join(&carrier.file);
+    whole(path.join(&carrier.file), carrier.size)
+}
+
+/// The installer medium of a release's folder.
+pub fn medium(release: &Path) -> Result<PathBuf> {
+    let manifest = Manifest::read(release)?;
+    let media = manifest.media.first().ok_or_else(|| {
+        let roles: Vec<&str> = manifest.roles.keys().map(String::as_str).collect();
+        Failure::new(Kind::Input, format!("`{}` holds no installer medium", release.display()))
+            .hint(format!("castiron build {} --format qcow2,iso", roles.join(" ")))
+    })?;
+    whole(release.join(&media.file), media.size)
+}
+
+/// The file of a release, of the size that its manifest says.
+fn whole(file: PathBuf, size: u64) -> Result<PathBuf> {
     let length = fs::len(&file)?;
-    if length != carrier.size {
-        let why = format!("it has {length} bytes, the release's manifest says {}", carrier.size);
+    if length != size {
+        let why = format!("it has {length} bytes, the release's manifest says {size}");
         return Err(damaged(&file, &why).into());
     }
     Ok(file)
@@ -88,6 +104,12 @@ impl Image {
         }
         Ok(Self { path: path.clone(), format })
     }
+}
+
+/// Whether a file is an ISO 9660 volume: its first descriptor is in sector 16 (ECMA-119, §6.7.1).
+pub fn is_iso(path: &Path) -> Result<bool> {
+    let mut magic = [0; 5];
+    Ok(fs::open(path)?.read_exact_at(&mut magic, 16 * 2048 + 1).is_ok() && &magic == b"CD001")
 }
 
 /// The format of an image that reaches as far as its tables say. Needs no tool, so that nothing is downloaded in vain.

@@ -7,19 +7,22 @@
 //! the release stopped at its first `shlx` with "KVM internal error" (tried). So the probe boots that very kernel, without
 //! a disk, up to the panic of a kernel that finds no root. The answer is remembered until the host boots again.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::carrier::iso;
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::fs;
 use crate::lab::disk::{RawDisk, Slot};
-use crate::lab::image::{Format, Image};
+use crate::lab::hardware::{Accelerator, Firmware, Kernel, Maker, Spec};
+use crate::lab::image::{self, Format, Image};
 use crate::lab::link::Miss;
-use crate::lab::qemu::{Accelerator, Bus, Firmware, Machine, Medium, Spec};
+use crate::lab::qemu::Machine;
 use crate::tools::Tools;
 
 /// What the probe found.
@@ -83,9 +86,12 @@ fn try_kvm(ctx: &Context, tools: &Tools, folder: &Path) -> Result<Probe> {
     let spec = Spec {
         firmware: Firmware::Bios,
         accelerator: Accelerator::Kvm,
-        medium: Medium::Kernel { kernel: "kernel".into(), arguments: "console=ttyS0".into() },
-        bus: Bus::Virtio,
         memory: 512,
+        disks: Vec::new(),
+        medium: None,
+        kernel: Some(Kernel { file: "kernel".into(), arguments: "console=ttyS0".into() }),
+        cards: Vec::new(),
+        maker: Maker::default(),
     };
     let tcg = |why: String| Ok(Probe { accelerator: Accelerator::Tcg, why: format!("KVM was tried: {why}") });
     let mut machine = match Machine::start(ctx, tools, folder, &spec) {
@@ -115,6 +121,12 @@ fn try_kvm(ctx: &Context, tools: &Tools, folder: &Path) -> Result<Probe> {
 const PANIC: &[u8] = b"Kernel panic - not syncing: VFS";
 
 fn kernel_of(ctx: &Context, tools: &Tools, image: &Image, folder: &Path) -> Result<Vec<u8>> {
+    if image::is_iso(&image.path)? {
+        let (start, length) = iso::place(ctx, tools, &image.path, Path::new(iso::KERNEL))?;
+        let mut kernel = vec![0; usize::try_from(length).context("a kernel is larger than memory")?];
+        fs::open(&image.path)?.read_exact_at(&mut kernel, start).context("reading the medium's kernel")?;
+        return Ok(kernel);
+    }
     let head = folder.join("head.raw");
     let disk = match image.format {
         Format::Raw => &image.path,

@@ -18,141 +18,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde::Deserialize;
+use serde_json::json;
 
 use crate::cmd::{Cmd, Running};
 use crate::context::Context;
 use crate::fs;
-use crate::lab::image::{Format, Image};
+use crate::lab::hardware::{self, Accelerator, MEDIUM, OVERLAY, RUN, Source, Spec, VARIABLES};
 use crate::lab::link::{Answer, Heard, Link, Miss};
 use crate::lab::qmp::Qmp;
 use crate::tools::Tools;
-use crate::verdict;
-
-/// What starts a machine's boot loader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Firmware {
-    /// SeaBIOS.
-    Bios,
-    /// OVMF.
-    Uefi,
-    /// OVMF with Secure Boot on and Microsoft's keys, as machines are delivered.
-    #[value(name = "secureboot")]
-    #[serde(rename = "secureboot")]
-    SecureBoot,
-}
-
-impl Firmware {
-    /// Its name on the command line and in scenarios.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bios => "bios",
-            Self::Uefi => "uefi",
-            Self::SecureBoot => "secureboot",
-        }
-    }
-
-    /// Code and variables of the tools tree's package `ovmf`.
-    fn flash(self) -> Option<(&'static str, &'static str)> {
-        match self {
-            Self::Bios => None,
-            Self::Uefi => Some(("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")),
-            Self::SecureBoot => Some(("OVMF_CODE_4M.ms.fd", "OVMF_VARS_4M.ms.fd")),
-        }
-    }
-}
-
-/// What the disk is attached to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Bus {
-    /// virtio-blk.
-    #[default]
-    Virtio,
-    /// AHCI.
-    Sata,
-    /// NVMe.
-    Nvme,
-    /// virtio-scsi.
-    Scsi,
-}
-
-/// What executes the guest's instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Accelerator {
-    /// The processor.
-    Kvm,
-    /// QEMU's own translator.
-    Tcg,
-}
-
-impl Accelerator {
-    /// How much longer things may take than on KVM.
-    pub fn patience(self) -> u32 {
-        match self {
-            Self::Kvm => 1,
-            // Seen on two shared cores: a boot of 40 to 100 s instead of 10.
-            Self::Tcg => 8,
-        }
-    }
-
-    /// Its name for people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kvm => "KVM",
-            Self::Tcg => "TCG (slow)",
-        }
-    }
-}
-
-/// What a machine starts from. Names are those of files in the run folder.
-#[derive(Clone, Debug)]
-pub enum Medium {
-    /// An overlay over an image; made at the first start, `size` bytes large.
-    Overlay {
-        /// The image; never written.
-        image: Image,
-        /// The disk's size, where it is larger than the image.
-        size: Option<u64>,
-    },
-    /// A raw disk.
-    Raw {
-        /// The disk.
-        disk: String,
-        /// A file that is filled with all that is written, in order (see `writelog`).
-        log: Option<String>,
-    },
-    /// A kernel alone, with these arguments.
-    Kernel {
-        /// The kernel.
-        kernel: String,
-        /// Its arguments.
-        arguments: String,
-    },
-}
-
-/// What a machine is made of.
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// Firmware.
-    pub firmware: Firmware,
-    /// What executes it.
-    pub accelerator: Accelerator,
-    /// What it starts from.
-    pub medium: Medium,
-    /// The disk's bus.
-    pub bus: Bus,
-    /// Memory in MiB.
-    pub memory: u64,
-}
 
 /// Name of the console's copy in the run folder.
-pub const SERIAL_LOG: &str = "serial.log";
-const CPUS: u32 = 2;
-const FIRMWARE_FILES: &str = "/usr/share/OVMF";
-const RUN: &str = "/mnt/run";
+pub const SERIAL_LOG: &str = hardware::SERIAL_LOG;
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// How long a process takes to end once its sockets are closed.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -173,22 +50,29 @@ impl Machine {
         fs::create_dir_all(folder)?;
         let listen = (listen(folder, "qmp")?, listen(folder, "port")?);
         let mut cmd = tools.cmd("running a virtual machine").bind_rw(folder, "run");
-        if let Medium::Overlay { image, size } = &spec.medium {
-            cmd = cmd.bind(&image.path, "image");
-            if !folder.join(OVERLAY).exists() {
-                cmd = cmd.step(create_overlay(image.format, *size));
+        for disk in &spec.disks {
+            if let Source::Overlay { image, size } = &disk.source {
+                cmd = cmd.bind(&image.path, "image");
+                if !folder.join(OVERLAY).exists() {
+                    cmd = cmd.step(hardware::create_overlay(image.format, *size));
+                }
             }
+        }
+        if let Some(medium) = &spec.medium {
+            cmd = cmd.bind(&medium.path, MEDIUM);
         }
         if spec.accelerator == Accelerator::Kvm {
             cmd = cmd.device(Path::new("/dev/kvm"));
         }
-        if let Some((_, variables)) = spec.firmware.flash()
-            && !folder.join(VARIABLES).exists()
-        {
-            cmd = cmd.step(["cp", &format!("{FIRMWARE_FILES}/{variables}"), &format!("{RUN}/{VARIABLES}")]);
+        if let Some(copy) = hardware::copy_variables(spec.firmware).filter(|_| !folder.join(VARIABLES).exists()) {
+            cmd = cmd.step(copy);
         }
-        let cmd = cmd.step(command_line(spec)).reads_stdin().writes_stdout();
-        Self::connect(ctx, cmd, listen)
+        let cmd = cmd.step(hardware::command_line(spec)).reads_stdin().writes_stdout();
+        let mut machine = Self::connect(ctx, cmd, listen)?;
+        for (n, _) in spec.cards.iter().enumerate().filter(|(_, card)| card.unplugged) {
+            machine.monitor.execute("set_link", json!({"name": hardware::card(n), "up": false}))?;
+        }
+        Ok(machine)
     }
 
     fn connect(ctx: &Context, cmd: Cmd, (monitor, port): (UnixListener, UnixListener)) -> Result<Self> {
@@ -257,85 +141,6 @@ impl Machine {
     }
 }
 
-const OVERLAY: &str = "disk.qcow2";
-const VARIABLES: &str = "firmware-variables.fd";
-
-/// Names in the run folder that hold disks and firmware variables: large, and of no use once a run is over.
-pub const DISKS: [&str; 2] = [OVERLAY, VARIABLES];
-
-fn create_overlay(format: Format, size: Option<u64>) -> Vec<String> {
-    let mut argv: Vec<String> =
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/mnt/image", "-F", format.name()].map(Into::into).into();
-    argv.push(format!("{RUN}/{OVERLAY}"));
-    argv.extend(size.map(|bytes| bytes.to_string()));
-    argv
-}
-
-fn command_line(spec: &Spec) -> Vec<String> {
-    let secure = spec.firmware == Firmware::SecureBoot;
-    let mut argv: Vec<String> = vec!["qemu-system-x86_64".into()];
-    let mut add = |option: &str, value: String| argv.extend([format!("-{option}"), value]);
-    add("name", "castiron".into());
-    add("machine", format!("q35,smm={}", if secure { "on" } else { "off" }));
-    add("accel", if spec.accelerator == Accelerator::Kvm { "kvm" } else { "tcg,thread=multi" }.into());
-    // Without SVM: a guest that sees it loads KVM's modules, which took up to 40 s of a boot on TCG (seen).
-    add("cpu", "max,svm=off".into());
-    add("smp", CPUS.to_string());
-    add("m", spec.memory.to_string());
-    add("display", "none".into());
-    add("vga", "std".into());
-    add("nic", "none".into());
-    add("chardev", format!("stdio,id=console,signal=off,logfile={RUN}/{SERIAL_LOG},logappend=on"));
-    add("serial", "chardev:console".into());
-    add("chardev", format!("socket,id=monitor,path={RUN}/qmp"));
-    add("mon", "chardev=monitor,mode=control".into());
-    add("device", "virtio-serial-pci".into());
-    add("chardev", format!("socket,id=port,path={RUN}/port"));
-    add("device", format!("virtserialport,id=port,chardev=port,name={}", verdict::PORT));
-    if secure {
-        // Only code in system management mode may write the variables, keys among them.
-        add("global", "driver=cfi.pflash01,property=secure,value=on".into());
-    }
-    if let Some((code, _)) = spec.firmware.flash() {
-        add("drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE_FILES}/{code}"));
-        add("drive", format!("if=pflash,unit=1,format=raw,file={RUN}/{VARIABLES}"));
-    }
-    match &spec.medium {
-        // No flush reaches the host's disk: a machine of the lab need not outlive a crash of the host.
-        Medium::Overlay { .. } => {
-            add("drive", format!("id=disk,if=none,format=qcow2,cache=unsafe,discard=unmap,file={RUN}/{OVERLAY}"));
-        }
-        Medium::Raw { disk, log: None } => {
-            add("drive", format!("id=disk,if=none,format=raw,cache=unsafe,discard=unmap,file={RUN}/{disk}"));
-        }
-        Medium::Raw { disk, log: Some(log) } => {
-            for (node, name) in [("below", disk), ("log", log)] {
-                add("blockdev", format!("driver=file,node-name={node},filename={RUN}/{name},cache.no-flush=on"));
-            }
-            add("blockdev", "driver=raw,node-name=plain,file=below".into());
-            add("blockdev", "driver=blklogwrites,node-name=disk,file=plain,log=log".into());
-        }
-        Medium::Kernel { kernel, arguments } => {
-            add("kernel", format!("{RUN}/{kernel}"));
-            add("append", arguments.clone());
-        }
-    }
-    if !matches!(spec.medium, Medium::Kernel { .. }) {
-        if spec.bus == Bus::Scsi {
-            add("device", "virtio-scsi-pci,id=scsi".into());
-        }
-        let device = match spec.bus {
-            Bus::Virtio => "virtio-blk-pci,",
-            Bus::Sata => "ide-hd,bus=ide.0,",
-            Bus::Nvme => "nvme,serial=castiron,",
-            Bus::Scsi => "scsi-hd,bus=scsi.0,",
-        };
-        add("device", format!("{device}drive=disk,bootindex=1"));
-    }
-    argv.extend(["-nodefaults", "-no-user-config"].map(String::from));
-    argv
-}
-
 /// Listens on a socket of the run folder.
 fn listen(folder: &Path, name: &str) -> Result<UnixListener> {
     fs::remove(&folder.join(name))?;
@@ -368,29 +173,6 @@ fn accept(listener: &UnixListener, console: &ChildStdout, deadline: Instant) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_command_line_of_a_secure_boot_machine() {
-        let spec = Spec {
-            firmware: Firmware::SecureBoot,
-            accelerator: Accelerator::Tcg,
-            medium: Medium::Raw { disk: "disk.raw".into(), log: None },
-            bus: Bus::Nvme,
-            memory: 1024,
-        };
-        let line = crate::sandbox::quote(&command_line(&spec));
-        for part in [
-            "-machine q35,smm=on",
-            "secure,value=on",
-            "readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
-            "-device nvme,serial=castiron,drive=disk,bootindex=1",
-            "virtserialport,id=port,chardev=port,name=io.castiron.report",
-            "-nic none",
-        ] {
-            assert!(line.contains(part), "`{part}` is missing in: {line}");
-        }
-        assert!(!line.contains("kvm"), "{line}");
-    }
 
     #[test]
     fn a_socket_s_path_may_be_long() {

@@ -3,6 +3,9 @@
 //! In: a [`Scenario`], a release's image. Out: nothing when it passed; else an error, and a folder with all that was seen:
 //! `serial.log`, `screen.png`, `verdict.json`. Runs: what `qemu` and `image` run.
 
+mod cuts;
+mod install;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,12 +16,13 @@ use crate::context::Context;
 use crate::error::{Failure, Kind};
 use crate::fs;
 use crate::lab::disk::{RawDisk, Slot, copy_sparse};
+use crate::lab::hardware::{Accelerator, DISKS, Disk, Firmware, Medium, SERIAL_LOG, Source, Spec};
 use crate::lab::image::{Format, Image};
 use crate::lab::link::{Answer, Miss, plain};
-use crate::lab::qemu::{Accelerator, DISKS, Firmware, Machine, Medium, SERIAL_LOG, Spec};
-use crate::lab::scenario::{Console, Healthy, PowerCuts, Scenario, Step};
+use crate::lab::qemu::Machine;
+use crate::lab::scenario::{Console, Healthy, Scenario, Step};
 use crate::lab::screen::Screen;
-use crate::lab::writelog::{Random, WriteLog};
+use crate::lab::site::Site;
 use crate::tools::Tools;
 
 /// What scenarios run on.
@@ -33,6 +37,8 @@ pub struct Lab<'a> {
     pub image: Image,
     /// Another build, for slot B.
     pub other: Option<Image>,
+    /// The release's installer medium.
+    pub iso: Option<PathBuf>,
     /// Where run folders are made.
     pub output: PathBuf,
     /// What random moments are drawn from.
@@ -43,8 +49,10 @@ pub struct Lab<'a> {
 
 const DISK: &str = "disk.raw";
 const OTHER_DISK: &str = "other.raw";
-const RECORDED_DISK: &str = "recorded.raw";
-const WRITES: &str = "writes.log";
+/// A copy of the image that is stamped.
+const STAMPED: &str = "stamped";
+/// The installer medium.
+const MEDIUM: &str = "medium.iso";
 const SCREEN: &str = "screen.png";
 const PIXELS: &str = "screen.ppm";
 const VERDICT: &str = "verdict.json";
@@ -61,6 +69,9 @@ impl Lab<'_> {
             firmware,
             folder: folder.clone(),
             machine: None,
+            disks: Vec::new(),
+            medium_is_in: true,
+            site: None,
             answer: None,
             searched: 0,
             remembered: BTreeMap::new(),
@@ -81,9 +92,10 @@ impl Lab<'_> {
                 fs::remove(&folder)
             }
             Err(error) => {
-                for name in DISKS.iter().chain(&[DISK, OTHER_DISK, RECORDED_DISK, WRITES]) {
+                for name in DISKS.iter().chain(&[DISK, OTHER_DISK, STAMPED]).chain(&cuts::FILES) {
                     fs::remove(&folder.join(name))?;
                 }
+                install::forget(&folder)?;
                 Err(error.context(format!("the scenario `{name}`")))
             }
         }
@@ -130,6 +142,9 @@ struct Run<'a> {
     firmware: Firmware,
     folder: PathBuf,
     machine: Option<Machine>,
+    disks: Vec<Disk>,
+    medium_is_in: bool,
+    site: Option<Site>,
     answer: Option<Answer>,
     /// How much of the console former steps have seen.
     searched: usize,
@@ -147,9 +162,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn prepare(&self) -> Result<()> {
+    fn prepare(&mut self) -> Result<()> {
+        if self.scenario.medium.is_some() {
+            return self.prepare_installation();
+        }
         let plan = &self.scenario.disk;
-        self.lab.copy(&self.lab.image, &self.folder, DISK)?;
+        let site = (!plan.stamp.is_empty()).then(|| Site::load(self.lab.ctx, &self.scenario.site)).transpose()?;
+        match site {
+            None => self.lab.copy(&self.lab.image, &self.folder, DISK)?,
+            Some(site) => {
+                // Stamped as it is delivered, then copied.
+                let stamped = Image { path: self.folder.join(STAMPED), ..self.lab.image.clone() };
+                copy_sparse(&self.lab.image.path, &stamped.path)?;
+                site.stamp(&stamped.path, &plan.stamp)?;
+                self.lab.copy(&stamped, &self.folder, DISK)?;
+                fs::remove(&stamped.path)?;
+            }
+        }
         let disk = RawDisk::open_rw(&self.folder.join(DISK))?;
         if plan.fill_slot_b {
             let other = self.lab.other.as_ref().context("no other release was named")?;
@@ -164,6 +193,7 @@ impl Run<'_> {
         if plan.tear_table {
             disk.tear_table()?;
         }
+        self.disks = vec![Disk::new(Source::Raw(DISK.into()), self.scenario.bus)];
         plan.size.map_or(Ok(()), |size| disk.grow(size.0))
     }
 
@@ -171,7 +201,7 @@ impl Run<'_> {
         match step {
             Step::Start => {
                 self.searched = 0;
-                self.machine = Some(self.start(&self.folder, DISK, None)?);
+                self.machine = Some(self.start(&self.folder, self.disks.clone())?);
             }
             Step::Healthy(healthy) => self.healthy(healthy)?,
             Step::Console(console) => self.console(console)?,
@@ -220,18 +250,27 @@ impl Run<'_> {
                 machine.finish()?;
             }
             Step::Cut => self.machine.take().context("the machine is off")?.cut(),
+            Step::Off(limit) => self.off(limit.within)?,
+            Step::TakeOut => self.medium_is_in = false,
+            Step::PlugSeed => self.plug_seed()?,
+            Step::Untouched(n) => self.untouched(*n)?,
             Step::PowerCuts(cuts) => self.power_cuts(*cuts)?,
+            Step::InstallCuts(cuts) => self.install_cuts(*cuts)?,
         }
         Ok(())
     }
 
-    fn start(&self, folder: &Path, disk: &str, log: Option<&str>) -> Result<Machine> {
+    fn start(&self, folder: &Path, disks: Vec<Disk>) -> Result<Machine> {
+        let medium = self.scenario.medium.as_ref().filter(|_| self.medium_is_in);
         let spec = Spec {
             firmware: self.firmware,
             accelerator: self.lab.accelerator,
-            medium: Medium::Raw { disk: disk.to_owned(), log: log.map(str::to_owned) },
-            bus: self.scenario.bus,
             memory: self.scenario.memory,
+            disks,
+            medium: medium.map(|plan| Medium { path: self.folder.join(MEDIUM), attach: plan.attach }),
+            kernel: None,
+            cards: self.scenario.cards.clone(),
+            maker: self.scenario.maker.clone(),
         };
         Machine::start(self.lab.ctx, self.lab.tools, folder, &spec)
     }
@@ -249,19 +288,7 @@ impl Run<'_> {
         let limit = self.lab.patience(seconds);
         let (answer, machine) = self.machine.take().context("the machine is off")?.ask(limit)?;
         self.machine = machine;
-        self.lab.ctx.check_interrupt()?;
-        let verdict = match &answer {
-            Answer::Verdict(verdict) => serde_json::to_string_pretty(verdict).context("keeping the verdict")?,
-            Answer::NoVerdict { .. } => String::new(),
-        };
-        let passed = answer.is_healthy();
-        let lines = answer.lines().join("\n");
-        self.answer = Some(answer);
-        if !passed {
-            fs::write_atomic(&self.folder.join(VERDICT), verdict)?;
-            return Err(wrong(lines));
-        }
-        Ok(())
+        self.judge(answer)
     }
 
     fn healthy(&mut self, expected: &Healthy) -> Result<()> {
@@ -321,49 +348,6 @@ impl Run<'_> {
                 let to = if same { format!(" to `{now}`") } else { String::new() };
                 return Err(wrong(format!("`{fact}` {how} `{before}`{to}")));
             }
-        }
-        Ok(())
-    }
-
-    fn power_cuts(&mut self, cuts: PowerCuts) -> Result<()> {
-        let ui = &self.lab.ctx.ui;
-        let step = ui.step("lab", "recording a first boot");
-        let folder = self.folder.clone();
-        copy_sparse(&folder.join(DISK), &folder.join(RECORDED_DISK))?;
-        fs::create(&folder.join(WRITES))?;
-        self.machine = Some(self.start(&folder, RECORDED_DISK, Some(WRITES))?);
-        self.ask(cuts.within).context("the first boot, without a cut")?;
-        self.machine.take().context("the machine is on")?.cut();
-        let log = WriteLog::open(&folder.join(WRITES))?;
-        ensure!(!log.entries.is_empty(), "the first boot wrote nothing: there is no moment to cut it at");
-        step.done();
-        let mut random = Random::new(self.lab.seed);
-        let wanted = self.lab.cuts.unwrap_or(cuts.count);
-        for n in 1..=wanted {
-            let (count, all) = (random.below(log.entries.len() as u64 + 1) as usize, log.entries.len());
-            let own = folder.join(format!("cut-{n:02}"));
-            fs::create_dir_all(&own)?;
-            copy_sparse(&folder.join(DISK), &own.join(DISK))?;
-            let lost = log.cut(&own.join(DISK), count, &mut random)?;
-            let text = format!(
-                "cut {n} of {} (seed {}): after write {count} of {all}, {} of {} unflushed ones lost",
-                wanted, self.lab.seed, lost.lost, lost.unflushed
-            );
-            let step = ui.step("lab", &text);
-            self.machine = Some(self.start(&own, DISK, None)?);
-            let judged = self.ask(cuts.within).context(text);
-            if let Some(mut machine) = self.machine.take() {
-                if judged.is_err() {
-                    let _ = machine.picture(SCREEN);
-                }
-                machine.cut();
-            }
-            for name in DISKS.iter().chain(&[DISK]) {
-                fs::remove(&own.join(name))?;
-            }
-            judged?;
-            step.done();
-            fs::remove(&own)?;
         }
         Ok(())
     }
