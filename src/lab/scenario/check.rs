@@ -69,7 +69,7 @@ pub(super) fn check(file: &ScenarioFile) -> Vec<(Range<usize>, String)> {
                 }
             }
             Step::PowerCuts(PowerCuts { count: 0, .. }) | Step::InstallCuts(Installs { count: 0, .. }) => {
-                say("`count` must be at least 1".into())
+                say("`count` must be at least 1".into());
             }
             _ => {}
         }
