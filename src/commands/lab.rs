@@ -59,8 +59,9 @@ pub fn run(ctx: &Context, args: Lab) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let release = args.release.unwrap_or_default();
-    if let (None, Some(needs)) = (&args.other_release, scenarios.iter().find(|s| s.disk.fill_slot_b)) {
-        let text = format!("the scenario `{}` fills slot B, and no other build was named", needs.name);
+    let needs = scenarios.iter().find_map(|s| Some((s, s.needs_other()?)));
+    if let (None, Some((scenario, why))) = (&args.other_release, needs) {
+        let text = format!("the scenario `{}` {why}, and no other build was named", scenario.name);
         return Err(Failure::new(Kind::Input, text).hint("--other-release DIR").into());
     }
     // Everything that can be wrong with the arguments is found before the tools tree is made.
@@ -68,7 +69,7 @@ pub fn run(ctx: &Context, args: Lab) -> Result<ExitCode> {
     let mut runs = Vec::new();
     for scenario in &scenarios {
         let other = match &args.other_release {
-            Some(path) if scenario.disk.fill_slot_b => Some(find(path, scenario)?),
+            Some(path) if scenario.needs_other().is_some() => Some(find(path, scenario)?),
             _ => None,
         };
         let iso = scenario.medium.as_ref().map(|_| image::medium(&release)).transpose()?;

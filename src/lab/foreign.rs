@@ -27,6 +27,8 @@ pub enum Holds {
     Windows,
     /// The role's image, stamped for another site.
     OtherSite,
+    /// The role's image of the other release, stamped for this site: a node that runs.
+    OtherBuild,
 }
 
 /// Puts the signs of `holds` on a disk of `size` bytes.
@@ -35,7 +37,7 @@ pub fn put(holds: Holds, disk: &File, size: u64) -> Result<()> {
         Holds::Lvm => disk.write_all_at(&lvm(size), SECTOR).context("writing a label of LVM"),
         Holds::Raid => disk.write_all_at(&raid(size), RAID_AT).context("writing a superblock of mdadm"),
         Holds::Windows => windows(disk, size).context("writing the beginnings of a Windows disk"),
-        Holds::Ext4 | Holds::OtherSite => Ok(()),
+        Holds::Ext4 | Holds::OtherSite | Holds::OtherBuild => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{MEDIUM, Run, wrong};
 use crate::carrier::iso;
 use crate::fs;
-use crate::lab::disk::{copy_sparse, same_data};
+use crate::lab::disk::{RawDisk, copy_sparse, same_data};
 use crate::lab::foreign::{self, Holds};
 use crate::lab::hardware::{Disk, RUN, Source, USB};
 use crate::lab::scenario;
@@ -71,7 +71,7 @@ impl Run<'_> {
             file.set_len(cut.0).context("cutting the medium short")?;
         }
         for (n, plan) in scenario.disks.iter().enumerate() {
-            let disk = self.make_disk(n, plan).with_context(|| format!("making disk {n}"))?;
+            let disk = self.make_disk(n, plan, &site).with_context(|| format!("making disk {n}"))?;
             self.disks.push(disk);
             if scenario.steps.iter().any(|placed| matches!(placed.step, Step::Untouched(of) if of == n)) {
                 copy_sparse(&self.folder.join(disk_file(n)), &self.folder.join(pristine_file(n)))?;
@@ -82,7 +82,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn make_disk(&self, n: usize, plan: &scenario::Disk) -> Result<Disk> {
+    fn make_disk(&self, n: usize, plan: &scenario::Disk, site: &Site) -> Result<Disk> {
         let image = self.folder.join(IMAGE);
         let needs_image = plan.size.is_none() || plan.holds == Some(Holds::OtherSite);
         if needs_image && !image.exists() {
@@ -102,7 +102,12 @@ impl Run<'_> {
                 copy_sparse(&image, &path)?;
                 // Other secrets make another site.
                 Site::load(self.lab.ctx, &self.scenario.site)?.stamp(&path, &[])?;
-                fs::open_rw(&path)?.set_len(size.max(fs::len(&path)?)).context("sizing it")?;
+                RawDisk::open_rw(&path)?.grow(size)?;
+            }
+            Some(Holds::OtherBuild) => {
+                self.lab.copy(self.lab.other.as_ref().context("no other release was named")?, &self.folder, &name)?;
+                site.stamp(&path, &[])?;
+                RawDisk::open_rw(&path)?.grow(size)?;
             }
             Some(Holds::Ext4) => self
                 .lab

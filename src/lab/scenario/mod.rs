@@ -18,6 +18,7 @@ use toml::Spanned;
 
 use crate::error::{Failure, Kind};
 use crate::fs;
+use crate::lab::foreign::Holds;
 use crate::lab::hardware::{Bus, Card, Firmware, Maker};
 pub use machine::{Damage, Disk, DiskPlan, MediumPlan, Size};
 pub use steps::{Console, Healthy, Installs, PowerCuts, Step};
@@ -56,6 +57,12 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// What it needs another release for, in words; nothing where it needs none.
+    pub fn needs_other(&self) -> Option<&'static str> {
+        let disk = self.disks.iter().any(|disk| disk.holds == Some(Holds::OtherBuild));
+        self.disk.fill_slot_b.then_some("fills slot B").or(disk.then_some("has a disk with another build"))
+    }
+
     /// The name of its run on one firmware.
     pub fn run_name(&self, firmware: Firmware) -> String {
         match self.firmware.len() {

@@ -95,7 +95,7 @@ fn run(machine: &Machine, look: bool) -> Result<String> {
     let root = machine.path(MEDIUM);
     let file = root.join(medium::FOLDER).join(medium::FILE);
     let medium = Medium::parse(&fs::read_to_string(&file)?).with_context(|| format!("reading `{}`", file.display()))?;
-    let marks = Marks::read(machine);
+    let marks = Marks::settled(machine)?;
     machine.announce(&format!(
         "installer {} ({})",
         medium.version,
