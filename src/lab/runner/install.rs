@@ -82,7 +82,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn make_disk(&self, n: usize, plan: &scenario::Disk, site: &Site) -> Result<Disk> {
+    fn make_disk(&self, n: usize, plan: &scenario::Disk, owner: &Site) -> Result<Disk> {
         let image = self.folder.join(IMAGE);
         let needs_image = plan.size.is_none() || plan.holds == Some(Holds::OtherSite);
         if needs_image && !image.exists() {
@@ -106,7 +106,7 @@ impl Run<'_> {
             }
             Some(Holds::OtherBuild) => {
                 self.lab.copy(self.lab.other.as_ref().context("no other release was named")?, &self.folder, &name)?;
-                site.stamp(&path, &[])?;
+                owner.stamp(&path, &[])?;
                 RawDisk::open_rw(&path)?.grow(size)?;
             }
             Some(Holds::Ext4) => self
