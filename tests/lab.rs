@@ -175,7 +175,13 @@ fn every_problem_of_every_scenario_is_told_with_its_place() {
     write(project, "vm-tests/two/scenario.toml", two);
     let three = "description = \"x\"\nfirmware = [\"bios\"]\nsteps = [\"start\", { healthy = { wihtin = 5 } }]\n";
     write(project, "vm-tests/three/scenario.toml", three);
-    let ran = castiron(project, &["lab", "one", "two", "three", "thre", "--release", "x"]);
+    let four = "description = \"x\"\nfirmware = [\"bios\"]\nsteps = [\"start\", \"take-out\", { untouched = 0 }, { off = { \
+                within = 9 } }]\n[[disks]]\nsize = \"1G\"\nshort = \"1M\"\n";
+    write(project, "vm-tests/four/scenario.toml", four);
+    let five = "description = \"x\"\nfirmware = [\"bios\"]\nsteps = [{ install-cuts = { count = 0, within = 9, boot = 9 } }]\n\
+                [medium]\n";
+    write(project, "vm-tests/five/scenario.toml", five);
+    let ran = castiron(project, &["lab", "one", "two", "three", "four", "five", "thre", "--release", "x"]);
     assert_eq!(ran.code, 2);
     for says in [
         "vm-tests/one/scenario.toml:2:13: unknown variant `biso`, expected one of `bios`, `uefi`, `secureboot`; \
@@ -186,6 +192,14 @@ fn every_problem_of_every_scenario_is_told_with_its_place() {
         "vm-tests/two/scenario.toml:6:3: `machine-id` was not remembered by a step before\n",
         "vm-tests/three/scenario.toml:3:33: unknown field `wihtin`, expected one of `within`, `facts`, `at-least`; \
          did you mean `within`?\n",
+        "four/scenario.toml:2:12: `disks` are those of a machine with a `medium`; the image's is `disk`\n",
+        "four/scenario.toml:2:12: `short` is less than the role's image has: a disk with a `size` has no `short`\n",
+        "four/scenario.toml:3:19: there is no medium in the machine\n",
+        "four/scenario.toml:3:19: the machine is on: it must be off for this\n",
+        "four/scenario.toml:3:31: the machine is on: it must be off for this\n",
+        "four/scenario.toml:3:50: nothing must be seen: such a scenario cannot fail\n",
+        "five/scenario.toml:2:12: a machine that starts from `medium` needs `disks`\n",
+        "five/scenario.toml:3:10: `count` must be at least 1\n",
         "there is no scenario `thre`: did you mean `three`?\n",
     ] {
         assert!(ran.stderr.contains(says), "`{says}` is missing in:\n{}", ran.stderr);
@@ -201,6 +215,11 @@ fn a_scenario_that_needs_another_build_says_so() {
     let ran = castiron(folder.path(), &["lab", "one", "--release", "x"]);
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("hint: --other-release"), "{}", ran.stderr);
+    let text = "description = \"x\"\nfirmware = [\"bios\"]\nsteps = [\"start\", { healthy = { within = 5 } }]\n\
+                [medium]\n[[disks]]\nholds = \"other-build\"\n";
+    write(folder.path(), "vm-tests/one/scenario.toml", text);
+    let ran = castiron(folder.path(), &["lab", "one", "--release", "x"]);
+    assert!(ran.stderr.contains("has a disk with another build, and no other build was named"), "{}", ran.stderr);
     let ran = castiron(folder.path(), &["lab", "--list"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "one                x\n"));
 }
