@@ -111,8 +111,13 @@ fn windows(disk: &File, size: u64) -> Result<()> {
     boot[72..80].copy_from_slice(&0x1122_3344_5566_7788_u64.to_le_bytes());
     boot[510..].copy_from_slice(b"\x55\xaa");
     disk.write_all_at(&boot, start)?;
-    for cluster in [4, 8] {
-        disk.write_all_at(b"FILE", start + cluster * 8 * SECTOR)?;
+    // The table's own record, and the volume's, which is the fourth and has no attributes.
+    let mut record = vec![0; 64];
+    record[..4].copy_from_slice(b"FILE");
+    record[20] = 56; // where its attributes begin
+    record[56..60].copy_from_slice(&[0xff; 4]); // and end
+    for record_at in [0, 3 * 1024] {
+        disk.write_all_at(&record, start + 4 * 8 * SECTOR + record_at)?;
     }
     Ok(())
 }

@@ -144,10 +144,11 @@ fn read(machine: &Machine, path: &Path, name: &str, mounts: &str, swaps: &str) -
         disk.held.extend(held(&path, &name, &device, mounts, swaps));
         disk.partitions.push(Partition {
             size: number(&path, "size").unwrap_or(0) * 512,
-            label: records.first(&["ID_PART_ENTRY_NAME"]),
+            label: records.first(&["ID_PART_ENTRY_NAME"]).map(|name| decoded(&name)),
             kind: records.first(&["ID_PART_ENTRY_TYPE"]).map(|kind| kind.to_lowercase()),
             uuid: records.first(&["ID_PART_ENTRY_UUID"]).map(|uuid| uuid.to_lowercase()),
-            content: records.content(),
+            // Not its table: udev repeats the disk's, and takes a boot sector for one.
+            content: records.filesystem(),
             name,
         });
     }
@@ -220,17 +221,40 @@ impl Records {
     }
 
     fn content(&self) -> Option<String> {
-        let label = self.first(&["ID_FS_LABEL"]).map(|label| format!(" `{label}`")).unwrap_or_default();
-        if let Some(kind) = self.first(&["ID_FS_TYPE"]) {
-            // `raid`, `crypto`, `filesystem`, `other` (libblkid); members of LVM, RAID and ZFS are of the usage `raid`.
-            return Some(match self.first(&["ID_FS_USAGE"]).as_deref() {
-                Some("raid") => format!("a part of {kind}{label}"),
-                Some("crypto") => format!("an encrypted volume ({kind}){label}"),
-                _ => format!("a filesystem ({kind}){label}"),
-            });
-        }
-        self.first(&["ID_PART_TABLE_TYPE"]).map(|kind| format!("a partition table ({kind})"))
+        let table = || self.first(&["ID_PART_TABLE_TYPE"]).map(|kind| format!("a partition table ({kind})"));
+        self.filesystem().or_else(table)
     }
+
+    fn filesystem(&self) -> Option<String> {
+        let label = self.first(&["ID_FS_LABEL"]).map(|label| format!(" `{label}`")).unwrap_or_default();
+        let kind = self.first(&["ID_FS_TYPE"])?;
+        // `raid`, `crypto`, `filesystem`, `other` (libblkid); members of LVM, RAID and ZFS are of the usage `raid`.
+        Some(match self.first(&["ID_FS_USAGE"]).as_deref() {
+            Some("raid") => format!("a part of {kind}{label}"),
+            Some("crypto") => format!("an encrypted volume ({kind}){label}"),
+            _ => format!("a filesystem ({kind}){label}"),
+        })
+    }
+}
+
+/// A name as udev writes it, in which `\x20` stands for a space (systemd 255, src/basic/string-util.c, `encode_devnode_name`).
+fn decoded(name: &str) -> String {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = rest.strip_prefix(b"\\x").and_then(|hex| std::str::from_utf8(hex.get(..2)?).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn attribute(path: &Path, name: &str) -> Option<String> {
@@ -240,4 +264,15 @@ fn attribute(path: &Path, name: &str) -> Option<String> {
 
 fn number(path: &Path, name: &str) -> Option<u64> {
     attribute(path, name)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decoded;
+
+    #[test]
+    fn names_of_partitions_are_as_people_wrote_them() {
+        assert_eq!(decoded("Basic\\x20data\\x20partition"), "Basic data partition");
+        assert_eq!(decoded("\\xc3\\xa4 \\x5c \\xzz \\x2"), "\u{e4} \\ \\xzz \\x2");
+    }
 }
