@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context as _, Result};
 
+use crate::autoinstall::Given;
 use crate::cache::Planned;
 use crate::carrier::{self, Carrier, Format, bios, disk, esp, iso};
 use crate::context::Context;
@@ -31,6 +32,8 @@ pub struct Request {
     pub formats: Vec<Format>,
     /// Whether there is to be an installer medium for all roles.
     pub iso: bool,
+    /// The installer medium's autoinstall file; castiron's own where there is none.
+    pub autoinstall: Option<PathBuf>,
     /// Folder in which the release's folder will be.
     pub output: PathBuf,
     /// The release's version; by default the day of the lock.
@@ -46,6 +49,7 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
     let profiles = request.roles.iter().map(|role| profile::load(ctx, role)).collect::<Result<Vec<_>>>()?;
     let lock = lock::load(ctx)?;
     lock.check(&profiles)?;
+    let given = Given::load(request.autoinstall.as_deref())?;
     // `castiron store gc` waits until this build has ended.
     let _hold = Store::new(&ctx.store).hold(ctx)?;
     let tools = Tools::ensure(ctx)?;
@@ -59,7 +63,7 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
     }
     let plans = profiles.iter().map(|p| Planning::plan(ctx, &tools, p, &lock, &options)).collect::<Result<Vec<_>>>()?;
 
-    let place = place(ctx, request, &options, &lock, &plans)?;
+    let place = place(ctx, request, &options, &lock, &plans, &given)?;
     let path = place.path();
     if place.is_there(ctx)? {
         return Ok(path);
@@ -87,7 +91,7 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
         let riders: Vec<_> =
             riders.map(|(profile, (system, _))| iso::Rider { profile, system, disk: raw(profile) }).collect();
         let path = draft.folder().join(format!("{}.iso", request.roles.join("+")));
-        iso::write(ctx, &tools, &lock, &options.version, &riders, &path)?;
+        iso::write(ctx, &tools, &lock, &options.version, &riders, &given, &path)?;
         let (sha256, size) = Sha256::of_file(&path)?;
         media.push(release::file(&Carrier { path, format: iso::FORMAT.to_owned(), sha256, size }));
     }
@@ -111,7 +115,14 @@ pub fn build(ctx: &Context, request: &Request) -> Result<PathBuf> {
 }
 
 /// Where the release goes, and the key of all that it is made of.
-fn place(ctx: &Context, request: &Request, options: &Options, lock: &Lock, plans: &[Planning<'_>]) -> Result<Place> {
+fn place(
+    ctx: &Context,
+    request: &Request,
+    options: &Options,
+    lock: &Lock,
+    plans: &[Planning<'_>],
+    given: &Given,
+) -> Result<Place> {
     let mut planned = Planned::new("release", request.roles.join("+"));
     for plan in plans {
         planned.input(format!("system {}", plan.role()), plan.key());
@@ -130,6 +141,9 @@ fn place(ctx: &Context, request: &Request, options: &Options, lock: &Lock, plans
     let mut formats = request.formats.clone();
     formats.sort_unstable();
     let formats = formats.iter().map(|f| f.name()).chain(request.iso.then_some(iso::FORMAT));
+    if request.iso {
+        planned.input("autoinstall", Sha256::of(&given.text));
+    }
     planned.input("formats", formats.collect::<Vec<_>>().join(" "));
     let mut name = format!("{}-{}", request.roles.join("+"), options.version);
     if options.debug_shell {

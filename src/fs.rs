@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 /// Opens a file for reading.
 pub fn open(path: &Path) -> Result<File> {
@@ -95,6 +95,15 @@ pub fn write_atomic(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
 /// The same for a file that its owner alone may read.
 pub fn write_private(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     write_whole(path, content.as_ref(), create_private)
+}
+
+/// Writes a file where it lies, in one write: what the kernel's filesystems of variables want.
+pub fn write_at_once(path: &Path, content: &[u8]) -> Result<()> {
+    let writing = || format!("writing `{}`", path.display());
+    let mut file = File::options().write(true).create(true).truncate(false).open(path).with_context(writing)?;
+    let written = file.write(content).with_context(writing)?;
+    ensure!(written == content.len(), "writing `{}`: {written} of {} bytes were taken", path.display(), content.len());
+    Ok(())
 }
 
 fn write_whole(path: &Path, content: &[u8], create: fn(&Path) -> Result<File>) -> Result<()> {

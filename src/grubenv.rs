@@ -33,6 +33,19 @@ pub struct EnvBlock {
     bytes: [u8; SIZE],
 }
 
+/// A file for GRUB's `load_env`, of any length, that GRUB never writes: a signature, the variables, and `#` up to a whole block.
+/// Neither names nor values may hold a backslash or a line break.
+pub fn file(variables: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let mut bytes = SIGNATURE.to_vec();
+    for (name, value) in variables {
+        let plain = |text: &str| !text.contains(['\\', '\n', '\0']);
+        ensure!(plain(name) && plain(value), "`{name}={value}` is nothing that GRUB reads as it stands");
+        bytes.extend(format!("{name}={value}\n").into_bytes());
+    }
+    bytes.resize(bytes.len().next_multiple_of(SIZE), b'#');
+    Ok(bytes)
+}
+
 struct Line {
     name: String,
     value: String,

@@ -38,6 +38,7 @@ pub mod site;
 #[cfg(feature = "builder")]
 pub mod system;
 
+pub mod autoinstall;
 pub mod cidata;
 pub mod grubenv;
 pub mod medium;

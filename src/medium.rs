@@ -10,6 +10,7 @@ use std::io::{BufRead, Write};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::autoinstall::Autoinstall;
 use crate::digest::Sha256;
 
 /// The version of this format.
@@ -34,6 +35,10 @@ pub struct Medium {
     pub version: String,
     /// The role whose root image the medium itself runs.
     pub live: String,
+    /// What its [`FILE`](crate::autoinstall::FILE) says, as it was read when the medium was built.
+    pub autoinstall: Autoinstall,
+    /// That file's digest.
+    pub autoinstall_sha256: Sha256,
     /// The roles that it can install.
     pub roles: BTreeMap<String, RoleDisk>,
 }

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// The virtio-serial port's name; in the machine `/dev/virtio-ports/io.castiron.report`.
 pub const PORT: &str = "io.castiron.report";
 
+/// The port on which an installation tells its events, as docs/events.md has them.
+pub const EVENTS_PORT: &str = "io.castiron.events";
+
 /// What the lab asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

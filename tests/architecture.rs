@@ -35,7 +35,8 @@ fn no_stage_uses_a_later_one() {
 
 #[test]
 fn the_node_knows_nothing_of_the_builder() {
-    let allowed = ["node", "cidata", "grubenv", "medium", "region", "seal", "verdict", "digest", "error", "fs"];
+    let allowed =
+        ["node", "autoinstall", "cidata", "grubenv", "medium", "region", "seal", "verdict", "digest", "error", "fs"];
     let wrong: Vec<String> = uses()
         .into_iter()
         .filter(|(module, _, used)| module == "node" && !allowed.contains(&used.as_str()))

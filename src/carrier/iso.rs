@@ -8,6 +8,7 @@
 //! | `/castiron/medium.json`, `*.map`, `data` | what it installs: [`crate::medium`] |
 //! | `/castiron/<id>` | empty; no other medium has it, so GRUB can not take a second Ubuntu medium for this one |
 //! | `/castiron/medium.cfg`, `/boot/grub/grub.cfg` | GRUB's menu |
+//! | `/autoinstall.yaml` | how it installs, in Ubuntu's format: [`crate::autoinstall`] |
 //! | `/.disk/info` | what this is, for people |
 //!
 //! UEFI starts Canonical's `gcdx64.efi`, whose prefix is `/boot/grub`. Its grub.cfg lies beside it on the EFI system
@@ -23,6 +24,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::esp::{self, Files, Grub};
 use super::map::{self, Library};
 use super::region;
+use crate::autoinstall::{self, Given};
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::fs;
@@ -53,7 +55,7 @@ pub struct Rider<'a> {
 }
 
 /// GRUB's modules on a BIOS: all that the medium's grub.cfg uses.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 24] = [
     "biosdisk",
     "part_gpt",
     "part_msdos",
@@ -74,6 +76,10 @@ const MODULES: [&str; 20] = [
     "true",
     "chain",
     "regexp",
+    "fat",
+    "loadenv",
+    "loopback",
+    "smbios",
 ];
 
 /// Bytes of the medium's EFI system partition: shim, GRUB, MokManager and a small grub.cfg.
@@ -81,13 +87,14 @@ const ESP: u64 = 8 << 20;
 /// The partition type of an EFI system partition.
 const ESP_TYPE: &str = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
 
-/// Writes the medium of these roles to `path`. The first is the one that the medium itself runs.
+/// Writes the medium of these roles to `path`. The first is the one that the medium itself runs; `given` says how it installs.
 pub fn write(
     ctx: &Context,
     tools: &Tools,
     lock: &Lock,
     version: &str,
     riders: &[Rider<'_>],
+    given: &Given,
     path: &Path,
 ) -> Result<()> {
     let first = riders.first().context("a medium has at least one role")?;
@@ -96,7 +103,7 @@ pub fn write(
     let work = tempfile::Builder::new().prefix(".iso-").tempdir_in(folder).context("creating a temporary folder")?;
     let step = ctx.ui.step("carrier", format!("writing `{name}`"));
 
-    let id = id(version, riders);
+    let id = id(version, riders, &given.text);
     let roles: Vec<&str> = riders.iter().map(|rider| rider.profile.name.as_str()).collect();
     let tree = work.path().join("tree");
     let mut files = Files::new();
@@ -107,6 +114,7 @@ pub fn write(
     }
     files.insert(".disk/info".to_owned(), text(format!("castiron {version}: {}\n", roles.join(", "))));
     files.insert(format!("{}/{id}", medium::FOLDER), text(String::new()));
+    files.insert(autoinstall::FILE.to_owned(), text(given.text.clone()));
     files.insert(format!("{}/medium.cfg", medium::FOLDER), text(config(version, &id, &roles, first)));
 
     // The maps, and what of the disks the medium has nowhere else.
@@ -124,7 +132,15 @@ pub fn write(
     }
     library.finish()?;
     let live_role = first.profile.name.clone();
-    let medium = Medium { schema: SCHEMA, id: id.clone(), version: version.to_owned(), live: live_role, roles: disks };
+    let medium = Medium {
+        schema: SCHEMA,
+        id: id.clone(),
+        version: version.to_owned(),
+        live: live_role,
+        autoinstall: given.read.clone(),
+        autoinstall_sha256: Sha256::of(&given.text),
+        roles: disks,
+    };
     let description = serde_json::to_string_pretty(&medium).context("describing the medium")?;
     files.insert(format!("{}/{}", medium::FOLDER, medium::FILE), text(description + "\n"));
     files.insert(medium::REGION.to_owned(), Content::Bytes(region::unstamped()));
@@ -182,8 +198,8 @@ fn add_region(path: &Path, start: u64) -> Result<()> {
 const REGION_NUMBER: u32 = 4;
 
 /// Stands for the roles, their version and their root images; a boot file that differs makes another root image.
-fn id(version: &str, riders: &[Rider<'_>]) -> String {
-    let mut text = format!("castiron medium {version}");
+fn id(version: &str, riders: &[Rider<'_>], autoinstall: &str) -> String {
+    let mut text = format!("castiron medium {version} {}", Sha256::of(autoinstall));
     for rider in riders {
         let _ = write!(text, "\n{} {}", rider.profile.name, rider.system.roothash);
     }

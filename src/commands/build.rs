@@ -26,6 +26,9 @@ pub struct Build {
     /// What to make of each role, or of all (`iso`); disk images also come as `.zst`
     #[arg(long, value_delimiter = ',', default_value = "qcow2", value_name = "FORMAT")]
     format: Vec<Output>,
+    /// How the installer medium installs, in Ubuntu's autoinstall format [default: as the site says; docs/autoinstall.md]
+    #[arg(long, value_name = "FILE")]
+    autoinstall: Option<PathBuf>,
     /// Folder in which the release's folder is made
     #[arg(long, short, default_value = "out", value_name = "DIR")]
     output: PathBuf,
@@ -84,10 +87,15 @@ pub fn run(ctx: &Context, args: Build) -> Result<ExitCode> {
             roles.push(role);
         }
     }
+    if args.autoinstall.is_some() && !args.format.contains(&Output::Iso) {
+        let text = "`--autoinstall` is for an installer medium, and none is to be built";
+        return Err(Failure::new(Kind::Input, text).hint("add `--format iso`").into());
+    }
     let request = Request {
         roles,
         formats: args.format.iter().filter_map(|output| output.disk()).collect(),
         iso: args.format.contains(&Output::Iso),
+        autoinstall: args.autoinstall,
         output: here.join(args.output),
         version: args.image_version,
         debug_shell: args.debug_shell,

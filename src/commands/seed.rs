@@ -62,7 +62,7 @@ pub fn run(ctx: &Context, args: Seed) -> Result<ExitCode> {
         return Err(Failure::new(Kind::Input, text).hint("name the machine: `--node NAME`").into());
     }
     let seed = args.whom.seal(ctx, &facts, &args.site.open()?)?;
-    let files = seed::files(&facts, &seed);
+    let files = seed::files(&facts, &seed)?;
     let bytes = match args.format {
         Format::CidataIso => iso9660::make(&files)?,
         Format::CidataFat => cidata::make(&files, cidata::ALONE)?,

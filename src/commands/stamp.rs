@@ -93,7 +93,7 @@ fn seal(ctx: &Context, args: &Stamp, medium: Medium, room: usize) -> Result<(See
         one_role(&facts, &nodes, medium)?;
     }
     let seed = args.whom.seal(ctx, &facts, &args.site.open()?)?;
-    let volume = cidata::make(&seed::files(&facts, &seed), room)?;
+    let volume = cidata::make(&seed::files(&facts, &seed)?, room)?;
     Ok((seed, volume))
 }
 

@@ -40,7 +40,7 @@ impl Site {
 
     /// A volume with the seed of these nodes; of all where none is named.
     pub fn volume(&self, nodes: &[String], room: usize) -> Result<Zeroizing<Vec<u8>>> {
-        cidata::make(&seed::files(&self.facts, &self.seed(nodes)?), room)
+        cidata::make(&seed::files(&self.facts, &self.seed(nodes)?)?, room)
     }
 
     /// Stamps the seed of these nodes into a carrier; of all where none is named.

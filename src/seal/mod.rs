@@ -22,6 +22,7 @@
 
 mod inventory;
 mod keys;
+pub mod menu;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -29,7 +29,7 @@ pub use secrets::Secrets;
 use crate::cidata;
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
-use crate::seal::{self, Contents, NodeKind, Part, Secret, Seed};
+use crate::seal::{self, Contents, NodeKind, Part, Secret, Seed, menu};
 use known::{ITEMS, SIGNING_KEY, Scope, TOKEN, TOKENS};
 
 /// Makes the seed of all nodes of a site.
@@ -88,7 +88,7 @@ pub fn serial(secrets: &Secrets) -> u64 {
 }
 
 /// The files of a `CIDATA` volume with this seed.
-pub fn files(facts: &Facts, seed: &Seed) -> cidata::Files {
+pub fn files(facts: &Facts, seed: &Seed) -> Result<cidata::Files> {
     let manifest = seed.manifest();
     let text = |text: String| Zeroizing::new(text.into_bytes());
     let mut meta = format!("instance-id: castiron-{}-{}\n", manifest.site, manifest.serial);
@@ -101,7 +101,8 @@ pub fn files(facts: &Facts, seed: &Seed) -> cidata::Files {
     files.insert("meta-data".to_owned(), text(meta));
     files.insert("user-data".to_owned(), text("#cloud-config\n{}\n".to_owned()));
     files.insert(seal::FILE.to_owned(), seed.to_bytes());
-    files
+    files.insert(menu::FILE.to_owned(), menu::file(seed)?);
+    Ok(files)
 }
 
 /// What is stamped, for people and programs.

@@ -205,8 +205,8 @@ pub(super) struct InstallTable {
     /// What to do with a disk that holds somebody else's data: `stop` (when nothing is said) or `wipe`.
     #[schemars(extend("enum" = ["stop", "wipe"]))]
     pub(super) foreign_data: Option<At<ForeignData>>,
-    /// What follows an installation: `poweroff` (when nothing is said), `reboot` or `kexec`.
-    #[schemars(extend("enum" = ["poweroff", "reboot", "kexec"]))]
+    /// What follows an installation: `poweroff` (when nothing is said) or `reboot`.
+    #[schemars(extend("enum" = ["poweroff", "reboot"]))]
     pub(super) after: Option<At<After>>,
     /// Whether an installer that is newer than what is on the disk may install over it.
     #[serde(default)]

@@ -24,10 +24,20 @@ pub struct Disk {
     pub block: u64,
     /// Its serial number.
     pub serial: Option<String>,
+    /// Its serial number with model and vendor before it, as udev's `ID_SERIAL` has it.
+    pub long_serial: Option<String>,
     /// Its World Wide Name.
     pub wwn: Option<String>,
     /// Its model.
     pub model: Option<String>,
+    /// Its vendor.
+    pub vendor: Option<String>,
+    /// Where it is plugged in: udev's `ID_PATH`.
+    pub id_path: Option<String>,
+    /// Its device in `/sys`, without `/sys`.
+    pub devpath: Option<String>,
+    /// Whether it does not turn.
+    pub ssd: bool,
     /// Its names in `/dev/disk/by-path`.
     pub by_path: Vec<String>,
     /// Whether nothing can be written to it.
@@ -128,6 +138,14 @@ fn read(machine: &Machine, path: &Path, name: &str, mounts: &str, swaps: &str) -
         serial: records
             .first(&["ID_SERIAL_SHORT", "ID_SCSI_SERIAL", "ID_SERIAL"])
             .or_else(|| attribute(path, "serial")),
+        long_serial: records.first(&["ID_SERIAL"]),
+        vendor: records.first(&["ID_VENDOR"]).or_else(|| attribute(path, "device/vendor")),
+        id_path: records.first(&["ID_PATH"]),
+        devpath: path.canonicalize().ok().and_then(|real| {
+            let sys = machine.path("/sys").canonicalize().ok()?;
+            Some(format!("/{}", real.strip_prefix(sys).ok()?.display()))
+        }),
+        ssd: number(path, "queue/rotational") == Some(0),
         wwn: records.first(&["ID_WWN_WITH_EXTENSION", "ID_WWN"]).or_else(|| attribute(path, "wwid")),
         model: records.first(&["ID_MODEL"]).or_else(|| attribute(path, "device/model")),
         by_path: records.links("disk/by-path/"),

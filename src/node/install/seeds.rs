@@ -10,6 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use zeroize::Zeroizing;
 
 use super::disks::{self, MEDIUM};
+use super::screen::Screen;
 use crate::cidata;
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
@@ -18,14 +19,14 @@ use crate::medium::REGION;
 use crate::node::identity::{self, Marks};
 use crate::node::machine::Machine;
 use crate::region::{self, HEADER, Header, Stamp, State};
-use crate::seal::{self, InventoryNode, Seed};
+use crate::seal::{self, InventoryNode, Seed, menu};
 
 /// How often a seed is looked for that is not there yet.
 const AGAIN: Duration = Duration::from_secs(2);
 const MOUNT: &str = "/run/castiron/cidata";
 
 /// The seed for this machine; waits until there is one, and says on every console what is missing.
-pub fn wait_for(machine: &Machine, marks: &Marks) -> Result<(Seed, InventoryNode)> {
+pub fn wait_for(machine: &Machine, marks: &Marks, screen: &Screen<'_>) -> Result<(Seed, InventoryNode)> {
     let mut said = String::new();
     loop {
         let why = match look(machine, marks) {
@@ -35,7 +36,7 @@ pub fn wait_for(machine: &Machine, marks: &Marks) -> Result<(Seed, InventoryNode
         let hint = crate::error::hint(&why).map(|hint| format!("\nwhat to do: {hint}")).unwrap_or_default();
         let text = format!("waiting for a seed: {why:#}{hint}");
         if text != said {
-            machine.announce(&text)?;
+            screen.say(&text);
             said = text;
         }
         std::thread::sleep(AGAIN);
@@ -122,6 +123,7 @@ pub fn region_for(seed: &Seed, node: &str) -> Result<Zeroizing<Vec<u8>>> {
     let manifest = own.manifest();
     let files = cidata::Files::from([
         (seal::FILE.to_owned(), bytes),
+        (menu::FILE.to_owned(), menu::file(&own)?),
         ("meta-data".to_owned(), text(format!("instance-id: castiron-{}-{}\n", manifest.site, manifest.serial))),
         ("user-data".to_owned(), text("#cloud-config\n{}\n".to_owned())),
     ]);

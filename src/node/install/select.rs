@@ -11,6 +11,7 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use super::disks::Disk;
+use crate::autoinstall::{Extreme, Match};
 use crate::error::{Failure, Kind};
 
 /// How a node's disk is known. A key that is not there agrees with every disk; a rule without keys with none.
@@ -82,9 +83,12 @@ fn unfit(disk: &Disk, size: u64) -> Option<String> {
     (disk.size < size).then(|| format!("it has {} bytes, the image needs {size}", disk.size))
 }
 
-/// The one disk that agrees with the rule and can hold an image of `size` bytes.
-pub fn select<'a>(disks: &'a [Disk], rule: &Rule, size: u64) -> Result<&'a Disk> {
-    let agreeing: Vec<&Disk> = disks.iter().filter(|disk| !rule.is_empty() && rule.against(disk).is_none()).collect();
+/// The one disk that agrees with the rule and with the alternatives, and can hold an image of `size` bytes. Without
+/// alternatives the rule alone counts; without a rule the alternatives do.
+pub fn select<'a>(disks: &'a [Disk], rule: &Rule, alternatives: &[Match], size: u64) -> Result<&'a Disk> {
+    let says_nothing = rule.is_empty() && alternatives.is_empty();
+    let ruled: Vec<&Disk> = disks.iter().filter(|disk| !says_nothing && rule.against(disk).is_none()).collect();
+    let agreeing = narrowed(&ruled, alternatives, size);
     let why = match agreeing.as_slice() {
         [disk] => match unfit(disk, size) {
             None => return Ok(disk),
@@ -98,13 +102,53 @@ pub fn select<'a>(disks: &'a [Disk], rule: &Rule, size: u64) -> Result<&'a Disk>
         }
     };
     let reason = |disk: &Disk| match rule.against(disk) {
-        _ if rule.is_empty() => "the site names no disk".to_owned(),
+        _ if says_nothing => "the site names no disk".to_owned(),
         Some(why) => why.to_owned(),
+        None if !agreeing.iter().any(|other| other.name == disk.name) => {
+            "not what the medium's `match` says".to_owned()
+        }
         None => unfit(disk, size).unwrap_or_else(|| "agrees".to_owned()),
     };
     Err(Failure::new(Kind::Input, format!("{why}\n{}", table(disks, reason)))
         .hint("name exactly one of them in the node's `disk` of site.toml, by serial number or WWN")
         .into())
+}
+
+/// Those that the first alternative agrees with that agrees with any.
+fn narrowed<'a>(disks: &[&'a Disk], alternatives: &[Match], size: u64) -> Vec<&'a Disk> {
+    if alternatives.is_empty() {
+        return disks.to_vec();
+    }
+    let found = alternatives.iter().map(|wanted| {
+        let mut found: Vec<&Disk> = disks.iter().copied().filter(|disk| agrees(wanted, disk)).collect();
+        if let Some(extreme) = wanted.size {
+            // As in Ubuntu's installer, what is in use is no candidate then.
+            found.retain(|disk| unfit(disk, size).is_none());
+            let sizes = found.iter().map(|disk| disk.size);
+            let end = if extreme == Extreme::Largest { sizes.max() } else { sizes.min() };
+            found.retain(|disk| Some(disk.size) == end);
+        }
+        found
+    });
+    found.into_iter().find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+fn agrees(wanted: &Match, disk: &Disk) -> bool {
+    let text = |pattern: &Option<String>, found: &[Option<&str>]| {
+        pattern.as_ref().is_none_or(|pattern| {
+            // The build has tried them all.
+            let pattern = glob::Pattern::new(pattern).ok();
+            pattern.is_some_and(|pattern| found.iter().flatten().any(|found| pattern.matches(found)))
+        })
+    };
+    let path = format!("/dev/{}", disk.name);
+    text(&wanted.serial, &[disk.serial.as_deref(), disk.long_serial.as_deref()])
+        && text(&wanted.model, &[disk.model.as_deref()])
+        && text(&wanted.vendor, &[disk.vendor.as_deref()])
+        && text(&wanted.path, &[Some(&path)])
+        && text(&wanted.id_path, &[disk.id_path.as_deref()])
+        && text(&wanted.devpath, &[disk.devpath.as_deref()])
+        && wanted.ssd.is_none_or(|ssd| ssd == disk.ssd)
 }
 
 /// The disks as a table, with what `last` says of each.
@@ -137,14 +181,14 @@ mod tests {
     }
 
     fn refused(disks: &[Disk], rule: &Rule) -> String {
-        format!("{:#}", select(disks, rule, 4 << 30).expect_err("is refused"))
+        format!("{:#}", select(disks, rule, &[], 4 << 30).expect_err("is refused"))
     }
 
     #[test]
     fn the_one_that_is_named() {
         let disks = [disk("vda", "A"), disk("vdb", "B"), disk("vdc", "C")];
         let rule = Rule { serial: Some("B".into()), ..Rule::default() };
-        assert_eq!(select(&disks, &rule, 4 << 30).expect("is one").name, "vdb");
+        assert_eq!(select(&disks, &rule, &[], 4 << 30).expect("is one").name, "vdb");
     }
 
     #[test]
@@ -215,7 +259,7 @@ mod tests {
                     && rule.max_size.is_none_or(|most| disk.size <= most)
             };
             let all: Vec<&Disk> = disks.iter().filter(|disk| agrees(disk)).collect();
-            match select(&disks, &rule, 4 << 30) {
+            match select(&disks, &rule, &[], 4 << 30) {
                 Ok(disk) => {
                     prop_assert_eq!(all.len(), 1);
                     prop_assert_eq!(&all[0].name, &disk.name);

@@ -9,6 +9,8 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::boot_entry::Esp;
+
 /// Bytes of a logical block.
 pub const BLOCK: u64 = 512;
 /// Bytes of the disk's beginning that are written last: everything that makes it a disk with something on it.
@@ -19,6 +21,10 @@ pub const TAIL: u64 = 33 * BLOCK;
 /// A partition of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
+    /// Its number.
+    pub number: u32,
+    /// Its own GUID, as it lies in the table.
+    pub guid: [u8; 16],
     /// Its label.
     pub label: String,
     /// Its type, in small letters.
@@ -55,9 +61,11 @@ pub fn fit(head: &[u8], size: u64) -> Result<Table> {
         .context("reading the image's partition table")?;
     let partitions = disk.partitions().clone();
     let slices = partitions
-        .values()
-        .map(|part| {
+        .iter()
+        .map(|(number, part)| {
             Ok(Slice {
+                number: *number,
+                guid: part.part_guid.to_bytes_le(),
                 label: part.name.clone(),
                 kind: part.part_type_guid.guid.to_string(),
                 start: part.first_lba * BLOCK,
@@ -75,3 +83,13 @@ pub fn fit(head: &[u8], size: u64) -> Result<Table> {
         .context("reading a file in memory")?;
     Ok(table)
 }
+
+/// The EFI system partition of an image or an installed disk.
+pub fn esp(slices: &[Slice]) -> Result<Esp> {
+    let esp = slices.iter().find(|slice| slice.kind.eq_ignore_ascii_case(ESP_TYPE));
+    let esp = esp.context("the disk has no EFI system partition")?;
+    Ok(Esp { number: esp.number, first: esp.start / BLOCK, blocks: esp.len / BLOCK, guid: esp.guid })
+}
+
+/// The partition type of an EFI system partition.
+const ESP_TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";

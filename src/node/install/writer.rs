@@ -14,7 +14,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use super::table::{self, HEAD, TAIL, Table};
+use super::table::{self, HEAD, Slice, TAIL, Table};
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
 use crate::fs;
@@ -38,7 +38,8 @@ pub struct Extra<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Writes the disk. `progress` is told the bytes that each phase has done of all that it has to do.
+/// Writes the disk, and says which partitions it has. `progress` is told the bytes that each phase has done of all that it has
+/// to do.
 pub fn write(
     medium: &Path,
     map: &[Segment],
@@ -46,7 +47,7 @@ pub fn write(
     disk: &File,
     size: u64,
     mut progress: impl FnMut(Phase, u64, u64),
-) -> Result<()> {
+) -> Result<Vec<Slice>> {
     let mut source = Source { medium, open: None };
     let mut buffer = vec![0; SEGMENT_MAX as usize];
 
@@ -111,7 +112,7 @@ pub fn write(
     if get(disk, 0, &mut found)? != table.head {
         return Err(read_back_differs(0, HEAD));
     }
-    Ok(())
+    Ok(table.slices)
 }
 
 fn read_back_differs(at: u64, len: u64) -> anyhow::Error {
