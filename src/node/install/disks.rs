@@ -125,8 +125,9 @@ fn read(machine: &Machine, path: &Path, name: &str, mounts: &str, swaps: &str) -
         name: name.to_owned(),
         size: size * 512,
         block: number(path, "queue/logical_block_size").unwrap_or(512),
+        // As `lsblk` has it, and the label on the disk: of a SCSI disk the other two are its WWN.
         serial: records
-            .first(&["ID_SERIAL_SHORT", "ID_SCSI_SERIAL", "ID_SERIAL"])
+            .first(&["ID_SCSI_SERIAL", "ID_SERIAL_SHORT", "ID_SERIAL"])
             .or_else(|| attribute(path, "serial")),
         wwn: records.first(&["ID_WWN_WITH_EXTENSION", "ID_WWN"]).or_else(|| attribute(path, "wwid")),
         model: records.first(&["ID_MODEL"]).or_else(|| attribute(path, "device/model")),
@@ -144,7 +145,7 @@ fn read(machine: &Machine, path: &Path, name: &str, mounts: &str, swaps: &str) -
         disk.held.extend(held(&path, &name, &device, mounts, swaps));
         disk.partitions.push(Partition {
             size: number(&path, "size").unwrap_or(0) * 512,
-            label: records.first(&["ID_PART_ENTRY_NAME"]),
+            label: records.first(&["ID_PART_ENTRY_NAME"]).map(|label| label.replace("\\x20", " ")),
             kind: records.first(&["ID_PART_ENTRY_TYPE"]).map(|kind| kind.to_lowercase()),
             uuid: records.first(&["ID_PART_ENTRY_UUID"]).map(|uuid| uuid.to_lowercase()),
             content: records.content(),
