@@ -2,10 +2,13 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek64};
 
 /// Opens a file for reading.
 pub fn open(path: &Path) -> Result<File> {
@@ -78,6 +81,19 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
         .with_context(reading)?;
     entries.sort();
     Ok(entries)
+}
+
+/// The first stretch of a sparse file at or behind byte `at` that is no hole; none where only a hole follows. What a filesystem
+/// keeps as a hole is its own affair: zeros may be in the stretch, too.
+pub fn next_data(file: &File, at: u64) -> Result<Option<Range<u64>>> {
+    let seek = |at: u64, whence| match lseek64(file, at.cast_signed(), whence) {
+        Ok(found) => Ok(Some(found.cast_unsigned())),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(error) => Err(error).context("looking for the holes of a sparse file"),
+    };
+    let Some(start) = seek(at, Whence::SeekData)? else { return Ok(None) };
+    // There is a hole at every file's end.
+    Ok(seek(start, Whence::SeekHole)?.map(|end| start..end))
 }
 
 /// Length of a file in bytes.

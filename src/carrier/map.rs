@@ -12,7 +12,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use fastcdc::v2020::StreamCDC;
-use nix::unistd::{Whence, lseek64};
 
 use crate::context::Context;
 use crate::digest::Sha256;
@@ -144,9 +143,9 @@ fn data_of(file: &File) -> Result<Vec<(u64, u64)>> {
     let mut stretches: Vec<(u64, u64)> = Vec::new();
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
-    while let Some(found) = seek(file, at, Whence::SeekData)? {
-        let end = seek(file, found, Whence::SeekHole)?.unwrap_or(size);
-        at = found - found % ZEROS as u64;
+    while let Some(found) = fs::next_data(file, at)? {
+        let end = found.end;
+        at = found.start - found.start % ZEROS as u64;
         let mut reader = file;
         reader.seek(SeekFrom::Start(at))?;
         while at < end {
@@ -165,15 +164,6 @@ fn data_of(file: &File) -> Result<Vec<(u64, u64)>> {
         }
     }
     Ok(stretches)
-}
-
-/// The next data or hole at or behind `at`; nothing where there is none.
-fn seek(file: &File, at: u64, whence: Whence) -> Result<Option<u64>> {
-    match lseek64(file, at.cast_signed(), whence) {
-        Ok(found) => Ok(Some(found.cast_unsigned())),
-        Err(nix::errno::Errno::ENXIO) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ mod map;
 mod qcow2;
 pub mod region;
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -114,6 +114,8 @@ fn mark(region: &Region<'_>, byte: u8) -> Result<()> {
 const ZSTD_LEVEL: i32 = 1;
 /// Fixed, since the bytes depend on whether there are workers at all.
 const ZSTD_WORKERS: u32 = 2;
+/// What is read, hashed and compressed at a time.
+const BLOCK: usize = 1 << 20;
 
 /// Compresses a carrier; its digest and that of the new one are those of the bytes that passed.
 fn compress(ctx: &Context, from: &Path, to: &Path) -> Result<(Carrier, Carrier)> {
@@ -124,21 +126,56 @@ fn compress(ctx: &Context, from: &Path, to: &Path) -> Result<(Carrier, Carrier)>
     encoder.multithread(ZSTD_WORKERS).with_context(compressing)?;
     encoder.include_checksum(true).with_context(compressing)?;
     encoder.long_distance_matching(false).with_context(compressing)?;
-    let mut input: File = fs::open(from)?;
+    let input = fs::open(from)?;
+    let size = fs::len(from)?;
     let mut read = HashWriter::new(std::io::sink());
-    let mut buffer = vec![0; 1 << 20];
-    loop {
+    let (zeros, mut buffer) = (vec![0; BLOCK], vec![0; BLOCK]);
+    let mut data = fs::next_data(&input, 0)?;
+    for at in (0..size).step_by(BLOCK) {
         ctx.check_interrupt()?;
-        let n = input.read(&mut buffer).with_context(compressing)?;
-        if n == 0 {
-            break;
+        let end = size.min(at + BLOCK as u64);
+        let length = (end - at) as usize;
+        if data.as_ref().is_some_and(|data| data.end <= at) {
+            data = fs::next_data(&input, at)?;
         }
-        encoder.write_all(&buffer[..n]).with_context(compressing)?;
-        read.write_all(&buffer[..n]).with_context(compressing)?;
-        step.advance(n as u64);
+        // A hole is not read: the kernel would fill pages with its zeros, which takes longer than all the rest.
+        let block = if data.as_ref().is_some_and(|data| data.start < end) {
+            input.read_exact_at(&mut buffer[..length], at).with_context(compressing)?;
+            &buffer[..length]
+        } else {
+            &zeros[..length]
+        };
+        encoder.write_all(block).with_context(compressing)?;
+        read.write_all(block).with_context(compressing)?;
+        step.advance(length as u64);
     }
     let written = encoder.finish().with_context(compressing)?;
     step.done();
     let carrier = |path: &Path, (sha256, size)| Carrier { path: path.to_owned(), format: String::new(), sha256, size };
     Ok((carrier(from, read.finish()), carrier(to, written.finish())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::{Ui, Verbosity};
+
+    #[test]
+    fn a_sparse_disk_is_packed_as_if_it_were_read_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = Context::new(Ui::new(false, Verbosity::Quiet), folder.path().into(), folder.path().into());
+        let disk = folder.path().join("db.raw");
+        let file = fs::create(&disk).expect("creates");
+        // Data at the beginning, over the border of two blocks, in the middle of one, and a last block that is shorter.
+        for (at, length) in [(0, 5000), ((3 << 20) - 4096, 8192), ((7 << 20) + 65536, 4096)] {
+            file.write_all_at(&vec![7; length], at).expect("writes");
+        }
+        file.set_len((20 << 20) + 1234).expect("sizes");
+        let packed = folder.path().join("db.raw.zst");
+        let (plain, made) = compress(&context, &disk, &packed).expect("packs");
+        let whole = fs::read(&disk).expect("reads");
+        assert!(zstd::decode_all(fs::open(&packed).expect("opens")).expect("unpacks") == whole);
+        assert_eq!((plain.sha256, plain.size), (Sha256::of(&whole), whole.len() as u64));
+        assert_eq!((made.sha256, made.size), Sha256::of_file(&packed).expect("reads"));
+    }
 }

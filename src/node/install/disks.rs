@@ -135,8 +135,9 @@ fn read(machine: &Machine, path: &Path, name: &str, mounts: &str, swaps: &str) -
         name: name.to_owned(),
         size: size * 512,
         block: number(path, "queue/logical_block_size").unwrap_or(512),
+        // As `lsblk` has it, and the label on the disk: of a SCSI disk the other two are its WWN.
         serial: records
-            .first(&["ID_SERIAL_SHORT", "ID_SCSI_SERIAL", "ID_SERIAL"])
+            .first(&["ID_SCSI_SERIAL", "ID_SERIAL_SHORT", "ID_SERIAL"])
             .or_else(|| attribute(path, "serial")),
         long_serial: records.first(&["ID_SERIAL"]),
         vendor: records.first(&["ID_VENDOR"]).or_else(|| attribute(path, "device/vendor")),
