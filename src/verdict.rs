@@ -33,14 +33,15 @@ pub struct Verdict {
     pub checks: Vec<Check>,
     /// What the machine says of itself: `role`, `image-version`, `debug-shell`, `roothash`, `slot`, `grub-variables` (those of
     /// the environment block), `machine-id`, `boot-id`, `kernel`, `firmware` (bios, uefi), `secure-boot` (enabled, disabled,
-    /// absent), `var-bytes`, `var-uuid`, `uptime-seconds`. One that cannot be had is left out.
+    /// absent), `var-bytes`, `var-uuid`, `uptime-seconds`; of a node also `node`, `fqdn`, `hostname`, `cluster`, `site`,
+    /// `seed-serial`, `seed-source`, `addresses`. One that cannot be had is left out.
     pub facts: std::collections::BTreeMap<String, String>,
 }
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Its name: `system-running`, `no-failed-unit`, `verity`, `var`, `etc`, `machine-id`, `slot-good`.
+    /// Its name: `system-running`, `seed`, `no-failed-unit`, `verity`, `var`, `etc`, `machine-id`, `slot-good`.
     pub name: String,
     /// Whether it is as it should be.
     pub passed: bool,

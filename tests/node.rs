@@ -55,6 +55,7 @@ impl Fixture {
         machine.filesystem("/dev/vda7", VAR_BYTES);
         machine.link("/dev/disk/by-partlabel/var", "../../vda7");
         machine.file("/dev/kmsg", "");
+        machine.file("/run/castiron/node.json", r#"{"node": null, "problems": []}"#);
         machine.file("/etc/machine-id", &format!("{ID}\n"));
         machine.file("/var/lib/overlay/etc/upper/machine-id", &format!("{ID}\n"));
         machine.file("/usr/lib/castiron/image.json", r#"{"role": "db", "version": "2025.11.1", "debug-shell": false}"#);
@@ -187,7 +188,7 @@ fn a_healthy_machine_says_so_and_what_it_is() {
     let status: serde_json::Value = serde_json::from_str(&ran.out()).unwrap();
     assert_eq!(status["healthy"], true);
     let names: Vec<&str> = status["checks"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["system-running", "no-failed-unit", "verity", "var", "etc", "machine-id", "slot-good"]);
+    assert_eq!(names, ["system-running", "seed", "no-failed-unit", "verity", "var", "etc", "machine-id", "slot-good"]);
     assert_eq!(
         status["facts"],
         serde_json::json!({
@@ -229,6 +230,17 @@ fn the_firmware_says_whether_it_checks_signatures() {
     }
     machine.remove(variable);
     assert!(machine.run(&["status"]).out().contains("secure-boot      absent\n"));
+}
+
+#[test]
+fn a_seed_must_have_been_taken_as_it_is() {
+    let refused = r#"{"node": null, "problems": ["the volume `/dev/sdb`: it was altered"]}"#;
+    let found = "this machine is nobody: its seed is refused: the volume `/dev/sdb`: it was altered";
+    assert_wrong(|m| m.file("/run/castiron/node.json", refused), "seed", found);
+    let machine = Fixture::new();
+    machine.remove("/run/castiron/node.json");
+    let (check, found) = machine.wrong();
+    assert!(check == "seed" && found.starts_with("`castiron-node config` has not run at this boot: "), "{found}");
 }
 
 #[test]
@@ -480,8 +492,24 @@ fn the_banner_names_image_and_slot() {
     let machine = Fixture::new();
     assert_eq!(machine.run(&["banner"]).code(), 0);
     let issue = fs::read_to_string(machine.path("/run/castiron/issue")).unwrap();
-    assert_eq!(issue, "castiron db 2025.11.1, slot A\nNo login is open on this machine.\n\n");
+    assert!(issue.starts_with("castiron db 2025.11.1, slot A\nno seed: this machine is nobody\n"), "{issue}");
+    assert!(issue.ends_with("\nNo login is open on this machine.\n\n"), "{issue}");
     assert_eq!(machine.kernel_log(), "");
+}
+
+#[test]
+fn a_refused_seed_is_no_reason_to_reboot() {
+    let machine = Fixture::new();
+    machine.grubenv("order=a b\na=2\nb=0\n");
+    machine.file("/run/castiron/node.json", r#"{"node": null, "problems": ["the volume `/dev/sdb`: it was altered"]}"#);
+    let ran = machine.run(&["fallback"]);
+    assert_eq!(ran.code(), 0, "{}", ran.err());
+    assert!(ran.out().contains("it is its seed that is refused"), "{}", ran.out());
+    let issue = {
+        machine.run(&["banner"]);
+        fs::read_to_string(machine.path("/run/castiron/issue")).unwrap()
+    };
+    assert!(issue.contains("WRONG: the volume `/dev/sdb`: it was altered\n"), "{issue}");
 }
 
 #[test]

@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use castiron::error::{Kind, exit_code, hint};
+use castiron::node::config::Pass;
 use castiron::node::health::{self, Health, Wait};
 use castiron::node::machine::Machine;
-use castiron::node::{banner, install, report, slot, verify_boot};
+use castiron::node::{banner, config, install, report, slot, verify_boot};
 
 /// What a castiron machine does for itself.
 #[derive(Debug, Parser)]
@@ -41,8 +42,21 @@ enum Verb {
     Fallback,
     /// Check that kernel and initrd are those that this image was built with
     VerifyBoot,
+    /// Become the node that the seed names: host name, network, users, keys
+    Config {
+        /// After udev has found the cards: a second look for the machine in its seed
+        #[arg(long)]
+        cards: bool,
+        /// The boot found no seed, and one has come: keep it, and start again
+        #[arg(long, conflicts_with = "cards")]
+        late: bool,
+    },
     /// Write the lines above the login prompt
-    Banner,
+    Banner {
+        /// The boot has ended: say how
+        #[arg(long)]
+        state: bool,
+    },
     /// Install this machine from the medium that it was booted from
     Install {
         /// Write nothing: say what would be done
@@ -73,7 +87,11 @@ fn run(machine: &Machine, verb: &Verb) -> Result<ExitCode> {
         Verb::Good => slot::mark_good(machine)?,
         Verb::Fallback => slot::fallback(machine)?,
         Verb::VerifyBoot => verify_boot::verify_boot(machine)?,
-        Verb::Banner => banner::write(machine)?,
+        Verb::Config { late: true, .. } => config::late(machine)?,
+        Verb::Config { cards: true, .. } => config::config(machine, Pass::Cards)?,
+        Verb::Config { .. } => config::config(machine, Pass::First)?,
+        Verb::Banner { state: false } => banner::write(machine)?,
+        Verb::Banner { state: true } => banner::write_state(machine)?,
         Verb::Install { look } => {
             let look = *look || machine.kernel_argument("castiron.look")?.is_some();
             install::install(machine, look)?
@@ -99,8 +117,16 @@ fn sentences(health: &Health) -> String {
         let word = if check.passed { "ok" } else { "WRONG" };
         format!("{word:<6} {:<16} {}", check.name, check.found.replace('\n', "\n       "))
     });
+    let who = health.checks.iter().find(|check| check.name == "seed").map(|check| check.found.clone());
     let end = if health.healthy { "This machine is healthy." } else { "This machine is not healthy." };
-    facts.chain([String::new()]).chain(checks).chain([String::new(), end.to_owned()]).collect::<Vec<_>>().join("\n")
+    who.into_iter()
+        .chain([String::new()])
+        .chain(facts)
+        .chain([String::new()])
+        .chain(checks)
+        .chain([String::new(), end.to_owned()])
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn print(text: &str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What makes a machine healthy, one function a check: what was found, or what is wrong.
 //!
-//! Runs: `systemctl`, `journalctl`, `veritysetup`. Everything else is read from /proc, /sys, /etc, /var and /efi.
+//! Runs: `systemctl`, `journalctl`, `veritysetup`, `ip`. Everything else is read from /proc, /sys, /etc, /var and /efi.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::fs;
 use crate::grubenv::EnvBlock;
+use crate::node::config::outcome::Outcome;
 use crate::node::machine::Machine;
 use crate::node::mounts::Mount;
 use crate::node::slot::{self, Slot};
@@ -38,6 +39,34 @@ pub(crate) fn system_running(wait: bool) -> Result<String> {
     ensure!(!state.is_empty(), "{:#}", said.success().err().context("`systemctl is-system-running` said nothing")?);
     ensure!(state == "running", "the system is `{state}`");
     Ok(state)
+}
+
+/// The seed, if there is one, was taken as it is.
+pub(crate) fn seed(outcome: Outcome) -> Result<String> {
+    ensure!(outcome.problems.is_empty(), "{}: {}", outcome.who(), outcome.problems.join("; "));
+    let from = outcome.node.as_ref().map(|node| format!(", seed {} from {}", node.serial, node.source));
+    Ok(format!("{}{}", outcome.who(), from.unwrap_or_default()))
+}
+
+#[derive(Deserialize)]
+struct Link {
+    ifname: String,
+    addr_info: Vec<LinkAddress>,
+}
+
+#[derive(Deserialize)]
+struct LinkAddress {
+    local: std::net::IpAddr,
+    scope: String,
+}
+
+/// The addresses that others reach this machine by: `nic0 192.0.2.11, nic0 2001:db8::11`.
+pub(crate) fn addresses() -> Result<String> {
+    let said = tool::run(&["ip", "-json", "address"])?.success()?;
+    let links: Vec<Link> = serde_json::from_str(&said).context("reading what `ip address` said")?;
+    let all = links.iter().flat_map(|link| link.addr_info.iter().map(move |address| (link, address)));
+    let told = all.filter(|(_, address)| address.scope == "global");
+    Ok(told.map(|(link, address)| format!("{} {}", link.ifname, address.local)).collect::<Vec<_>>().join(", "))
 }
 
 #[derive(Deserialize)]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::fs;
 use crate::grubenv::EnvBlock;
 use crate::node::checks;
+use crate::node::config::outcome::{Node, Outcome};
 use crate::node::image::Image;
 use crate::node::machine::Machine;
 use crate::node::slot::{self, Slot};
@@ -43,13 +44,18 @@ pub fn examine(machine: &Machine, wait: Wait) -> Health {
     // Before anything else is looked at, the boot has to end.
     let running = checks::system_running(wait == Wait::ForBoot);
     let var = checks::var(machine);
+    let outcome = Outcome::read(machine);
     let mut facts = facts(machine);
+    if let Ok(Outcome { node: Some(node), .. }) = &outcome {
+        facts.extend(of_node(machine, node));
+    }
     if let Ok(var) = &var {
         facts.insert("var-bytes".to_owned(), var.bytes.to_string());
         facts.insert("var-uuid".to_owned(), var.uuid.clone());
     }
     let checks = vec![
         check("system-running", running),
+        check("seed", outcome.and_then(checks::seed)),
         check("no-failed-unit", checks::no_failed_unit()),
         check("verity", checks::verity(machine)),
         check("var", var.map(|var| var.found())),
@@ -85,6 +91,25 @@ fn facts(machine: &Machine) -> BTreeMap<String, String> {
         ("uptime-seconds", uptime(machine)),
     ];
     facts.into_iter().filter_map(|(name, fact)| Some((name.to_owned(), fact.ok()?))).collect()
+}
+
+/// What the seed says, and the addresses that came of it.
+fn of_node(machine: &Machine, node: &Node) -> Vec<(String, String)> {
+    let addresses = checks::addresses().unwrap_or_default();
+    [
+        ("node", node.name.clone()),
+        ("fqdn", node.fqdn.clone()),
+        ("hostname", machine.read("/proc/sys/kernel/hostname").unwrap_or_default()),
+        ("cluster", node.cluster.clone()),
+        ("site", node.site.to_string()),
+        ("seed-serial", node.serial.to_string()),
+        ("seed-source", node.source.clone()),
+        ("addresses", addresses),
+    ]
+    .into_iter()
+    .filter(|(_, fact)| !fact.is_empty())
+    .map(|(name, fact)| (name.to_owned(), fact))
+    .collect()
 }
 
 /// `enabled`, `disabled`, or `absent` where the firmware knows no such thing.

@@ -1,7 +1,7 @@
 //! The machine's side: what `castiron-node`, baked into every image, does on a running machine.
 //!
 //! ```text
-//! medium ─▶ install       boot ─▶ verify_boot ─▶ banner ─▶ … ─▶ slot (good | fallback)      report ◀─▶ lab
+//! medium ─▶ install       boot ─▶ verify_boot ─▶ config ─▶ banner ─▶ … ─▶ slot (good | fallback)      report ◀─▶ lab
 //! ```
 //!
 //! [`machine::Machine`] is the only door to the running system's files, [`tool`] the only one to its programs; both can be
@@ -10,6 +10,7 @@
 
 pub mod banner;
 mod checks;
+pub mod config;
 pub mod health;
 pub mod identity;
 pub mod image;
@@ -20,3 +21,4 @@ pub mod report;
 pub mod slot;
 mod tool;
 pub mod verify_boot;
+pub mod volumes;

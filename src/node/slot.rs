@@ -5,7 +5,7 @@
 //! GRUB takes one try from a slot whenever it starts it, and takes the other slot when none is left. A machine whose boot
 //! has come to a good end gives the tries back ([`mark_good`]). One whose boot hangs, or ends with a failed unit, is
 //! rebooted by a timer ([`fallback`]), but only while GRUB has a try left for any slot: with none left a reboot could only
-//! end in GRUB, and a machine that stays up, half well, can be looked at.
+//! end in GRUB, and a machine that stays up, half well, can be looked at. Nor is it rebooted for a seed that is refused.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::error::{Failure, Kind};
 use crate::grubenv::{self, EnvBlock, TRIES};
+use crate::node::config::outcome::Outcome;
 use crate::node::machine::Machine;
 
 /// Where the EFI system partition is mounted, when somebody looks.
@@ -113,6 +114,12 @@ pub fn fallback(machine: &Machine) -> Result<String> {
         Err(wrong) => return stays(&format!("GRUB cannot count tries: `{}` is broken: {wrong}", path.display())),
     };
     let left = |name: &str| block.get(name).filter(|tries| tries != "0").map(|tries| format!("{name}={tries}"));
+    // The other slot would read the same seed.
+    if let Ok(outcome) = Outcome::read(machine)
+        && outcome.is_refused()
+    {
+        return stays("it is its seed that is refused");
+    }
     let left: Vec<String> = ["a", "b"].into_iter().filter_map(left).collect();
     if left.is_empty() {
         return stays("GRUB has no try left for either slot");

@@ -43,6 +43,9 @@ use keys::{chain, digits};
 /// The name of the seed's file in a `CIDATA` volume.
 pub const FILE: &str = "castiron.seed";
 
+/// Who logs in where the site names nobody: whom Ubuntu's own images have.
+pub const USER: &str = "ubuntu";
+
 const MAGIC: &str = "castiron-seed-1";
 const VERSION: u32 = 1;
 /// The part that everybody may read.

@@ -54,6 +54,7 @@ impl Facts {
             settings: json!({
                 "cluster": site.cluster,
                 "networks": site.networks,
+                "ssh-user": site.ssh_user,
                 "authorized-keys": site.authorized_keys,
                 "after": site.after,
                 "allow-upgrade": site.allow_upgrade,

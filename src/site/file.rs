@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::network::Interfaces;
 use super::value::{
     Address, After, ByPath, Cidr, Domain, ForeignData, Host, Ip, Label, LabelValue, Line, Mac, Name, Nic, PasswordHash,
-    Serial, Size, SshKey, Taint, Url, Uuid, Wwn,
+    Serial, Size, SshKey, Taint, Url, User, Uuid, Wwn,
 };
 use crate::document::At;
 
@@ -185,6 +185,8 @@ pub(super) struct DiskTable {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct SshTable {
+    /// Who logs in, over the network and at the console; `ubuntu` when nothing is said. May become root by `sudo`.
+    pub(super) user: Option<At<User>>,
     /// Public keys, one a line of a `.pub` file.
     #[serde(default)]
     pub(super) authorized_keys: Vec<At<SshKey>>,

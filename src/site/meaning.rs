@@ -7,6 +7,7 @@ use super::file::{DiskTable, MatchTable, NetworkTable, NodeTable, ProxyTable, Si
 use super::value::{After, Cidr, ForeignData};
 use super::{Cluster, Disk, Identity, Network, Node, NodeKind, Proxy, Service, Site, netplan};
 use crate::document::At;
+use crate::seal::USER;
 
 const PORT: u16 = 6443;
 
@@ -22,6 +23,7 @@ pub(super) fn site(given: &Given<'_>) -> Option<Site> {
     Some(Site {
         networks: file.networks.iter().map(network).collect(),
         nodes,
+        ssh_user: text(file.ssh.user.as_ref()).unwrap_or_else(|| USER.to_owned()),
         authorized_keys: texts(&file.ssh.authorized_keys),
         password_hash: text(file.console.password_hash.as_ref()),
         after: file.install.after.as_ref().map_or(After::Poweroff, |a| a.value),

@@ -99,6 +99,8 @@ pub struct Site {
     pub networks: Vec<Network>,
     /// Its machines, as they are written.
     pub nodes: Vec<Node>,
+    /// Who logs in.
+    pub ssh_user: String,
     /// The lines of `authorized_keys`.
     pub authorized_keys: Vec<String>,
     /// The hash of the console's password; without it nobody logs in there.

@@ -46,10 +46,19 @@ pub fn left_out(path: &Path) -> Option<&'static str> {
     if let Some((_, why)) = emptied.or_else(dropped) {
         return Some(why);
     }
+    if is_host_key(path) {
+        return Some("a machine has its ssh host key from its seed; one in an image would be everybody's");
+    }
     if is_backup(path) {
         return Some("it is a copy of an account file before its last change");
     }
     is_document(path).then_some(DOCUMENT)
+}
+
+/// What openssh-server makes when it is installed.
+fn is_host_key(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.parent() == Some(Path::new("etc/ssh")) && name.starts_with("ssh_host_")
 }
 
 /// `/etc/passwd-` and its like: shadow-utils' copy of the file before the last change.
@@ -102,6 +111,9 @@ mod tests {
             ("usr/share/doc/bash/README.gz", true),
             ("usr/share/doc/bash/examples/copyright", true),
             ("usr/share/manpages-of-mine", false),
+            ("etc/ssh/ssh_host_rsa_key", true),
+            ("etc/ssh/ssh_host_ed25519_key.pub", true),
+            ("etc/ssh/sshd_config", false),
         ] {
             assert_eq!(is_dropped(Path::new(path)), dropped, "{path}");
         }

@@ -2,11 +2,9 @@
 //!
 //! In: the medium's region, volumes labelled `CIDATA`. Out: the seed, and the node of it that this machine is.
 
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use anyhow::{Context as _, Result};
 use zeroize::Zeroizing;
 
 use super::disks::{self, MEDIUM};
@@ -18,12 +16,12 @@ use crate::fs;
 use crate::medium::REGION;
 use crate::node::identity::{self, Marks};
 use crate::node::machine::Machine;
+use crate::node::volumes;
 use crate::region::{self, HEADER, Header, Stamp, State};
 use crate::seal::{self, InventoryNode, Seed, menu};
 
 /// How often a seed is looked for that is not there yet.
 const AGAIN: Duration = Duration::from_secs(2);
-const MOUNT: &str = "/run/castiron/cidata";
 
 /// The seed for this machine; waits until there is one, and says on every console what is missing.
 pub fn wait_for(machine: &Machine, marks: &Marks, screen: &Screen<'_>) -> Result<(Seed, InventoryNode)> {
@@ -87,31 +85,9 @@ fn stamped(machine: &Machine) -> Result<Option<Zeroizing<Vec<u8>>>> {
 fn plugged(machine: &Machine) -> Result<Vec<Zeroizing<Vec<u8>>>> {
     let mut seeds = Vec::new();
     for name in disks::labelled(machine, region::NAME)? {
-        seeds.extend(on_volume(machine, &name).with_context(|| format!("reading the volume `{name}`"))?);
+        seeds.extend(volumes::on_volume(machine, &name).with_context(|| format!("reading the volume `{name}`"))?);
     }
     Ok(seeds)
-}
-
-fn on_volume(machine: &Machine, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
-    let volume = machine.path("/dev").join(name);
-    let point = machine.path(MOUNT);
-    fs::create_dir_all(&point)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID;
-    let kinds = ["vfat", "iso9660"];
-    if !kinds.iter().any(|kind| mount(Some(&volume), &point, Some(*kind), flags, None::<&str>).is_ok()) {
-        bail!("it is neither FAT nor ISO 9660");
-    }
-    let bytes = read_seed(&point);
-    umount2(&point, MntFlags::MNT_DETACH).context("unmounting it")?;
-    bytes
-}
-
-fn read_seed(folder: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
-    let path = folder.join(seal::FILE);
-    if !path.exists() {
-        return Ok(None);
-    }
-    fs::read(&path).map(|bytes| Some(Zeroizing::new(bytes)))
 }
 
 /// The region of the installed disk: what of the seed this one node may know.

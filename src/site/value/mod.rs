@@ -33,6 +33,7 @@ pub(in crate::site) const FORMATS: &[Format] = &[
     Format::of::<Nic>(),
     Format::of::<SshKey>(),
     Format::of::<PasswordHash>(),
+    Format::of::<User>(),
     Format::of::<LabelValue>(),
     Format::of::<Taint>(),
     Format::of::<ForeignData>(),
@@ -44,6 +45,62 @@ pub(in crate::site) const FORMATS: &[Format] = &[
 
 fn wrong(text: &str, message: &str) -> Wrong {
     Wrong::new(format!("{} {message}", literal(text)))
+}
+
+/// Who logs in.
+#[derive(Clone, Debug)]
+pub struct User;
+
+impl User {
+    /// The accounts of every image: those of base-passwd, and those that packages of the base profile make.
+    const TAKEN: [&'static str; 25] = [
+        "root",
+        "daemon",
+        "bin",
+        "sys",
+        "sync",
+        "games",
+        "man",
+        "lp",
+        "mail",
+        "news",
+        "uucp",
+        "proxy",
+        "www-data",
+        "backup",
+        "list",
+        "irc",
+        "_apt",
+        "nobody",
+        "messagebus",
+        "sshd",
+        "systemd-network",
+        "systemd-resolve",
+        "systemd-timesync",
+        "sudo",
+        "adm",
+    ];
+}
+
+impl Value for User {
+    const FORMAT: &'static str = "user";
+    const PATTERN: &'static str = "^[a-z_][a-z0-9_-]{0,30}$";
+    const EXAMPLES: &'static [&'static str] = &["ubuntu"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let first = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+        let rest = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
+        if !first || !rest || text.len() > 31 {
+            return Err(wrong(
+                text,
+                "is no user name: write up to 31 small letters, digits, `_` and `-`, a letter first",
+            ));
+        }
+        if Self::TAKEN.contains(&text) {
+            return Err(wrong(text, "is an account of the image, which never logs in: write another name"));
+        }
+        Ok(Self)
+    }
 }
 
 /// A machine's SMBIOS UUID.
