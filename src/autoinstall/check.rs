@@ -20,11 +20,11 @@ pub const SCHEMA: &str = include_str!("noble.schema.json");
 /// Reads a file.
 pub fn parse(source: &Arc<Source>) -> Result<Autoinstall> {
     let whose = "the autoinstall file has";
-    let whole = yaml::read(source).map_err(|problem| diagnostic::failure(whose, vec![problem]))?;
+    let document = yaml::read(source).map_err(|problem| diagnostic::failure(whose, vec![problem]))?;
     // Since 24.04 the file may be wrapped as in cloud-config: one key, and the rest below it.
-    let root = match whole.pairs() {
+    let root = match document.pairs() {
         [(key, below)] if key.name == "autoinstall" => below,
-        _ => &whole,
+        _ => &document,
     };
     let mut check = Check { source, problems: Vec::new() };
     check.schema(root)?;

@@ -41,12 +41,22 @@ pub enum Value {
 /// Reads a text.
 pub fn read(source: &Arc<Source>) -> Result<Node, Diagnostic> {
     serde_saphyr::from_str::<Spanned<Value>>(&source.text).map(node).map_err(|error| {
-        let span = error.location().map_or(0..0, span);
+        let at = error.location().map_or(0, |place| offset(&source.text, place.line(), place.column()));
         let told = error.to_string();
-        // The first line says what, the others draw the place, which the diagnostic does.
-        let what = told.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Diagnostic::new(format!("not YAML: {what}"), source, span)
+        // The first line says where and what, the others draw the place, which the diagnostic does.
+        let line = told.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let what = if line.starts_with("line ") { line.split_once(": ").map_or(line, |(_, what)| what) } else { line };
+        // What follows is for programmers.
+        let what = what.split(", set DuplicateKeyPolicy").next().unwrap_or(what);
+        Diagnostic::new(format!("not YAML: {what}"), source, at..at)
     })
+}
+
+/// The byte of a line and a column, both from 1.
+fn offset(text: &str, line: u64, column: u64) -> usize {
+    let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1) as usize).map(str::len).sum();
+    let rest = text.get(before..).unwrap_or_default();
+    before + rest.chars().take(column.saturating_sub(1) as usize).map(char::len_utf8).sum::<usize>()
 }
 
 fn span(location: Location) -> Range<usize> {

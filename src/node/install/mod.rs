@@ -225,16 +225,13 @@ impl Target<'_> {
             format!("`{}` is installed on `{}` already ({occupant}): nothing is written", self.node.name, disk.name);
         screen.say(&text);
         let next = self.enter(screen, &esp_of(self.machine, disk)?);
-        let after = match next {
-            Some(number) => {
-                boot_entry::start_next(self.machine, number)?;
-                screen.say("starting again, from that disk");
-                After::Reboot
-            }
-            None => {
-                screen.say("switching off: let the firmware start the disk before this medium, or take the medium out");
-                After::Poweroff
-            }
+        let after = if let Some(number) = next {
+            boot_entry::start_next(self.machine, number)?;
+            screen.say("starting again, from that disk");
+            After::Reboot
+        } else {
+            screen.say("switching off: let the firmware start the disk before this medium, or take the medium out");
+            After::Poweroff
         };
         finish(after)?;
         Ok(text)

@@ -6,6 +6,7 @@
 //!   at every tenth on serial lines, whose logs are read later.
 //! - Events are those of `castiron --json` (docs/events.md). Nobody need listen: nothing here can stop an installation.
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -170,7 +171,7 @@ fn progress(phase: Phase, done: u64, total: u64, elapsed: Duration) -> String {
     if seconds > 0.5 && done > 0 {
         let rate = done as f64 / seconds;
         let left = total.saturating_sub(done) as f64 / rate;
-        line.push_str(&format!(", {:.1} MiB/s, {left:.0} s left", mib(done) / seconds));
+        let _ = write!(line, ", {:.1} MiB/s, {left:.0} s left", mib(done) / seconds);
     }
     line
 }
