@@ -23,9 +23,10 @@ const MIB: u64 = 1 << 20;
 /// The four roles of the project.
 const ROLES: [&str; 4] = ["control-plane", "worker", "gpu-worker", "db"];
 
-/// A release of these roles from the warm store, made once.
+/// A release of these roles from the warm store, made anew by each run of this program.
 fn release(folder: &str, roles: &[&str], formats: &[&str]) -> PathBuf {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("iso").join(folder);
+    let _ = fs::remove_dir_all(&out);
     let mut args = vec!["build"];
     args.extend(roles);
     formats.iter().for_each(|format| args.extend(["--format", format]));
@@ -64,6 +65,15 @@ fn said(command: &mut Command) -> String {
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {text}");
     text
+}
+
+/// Asserts that both partition tables are right, but for one thing that is meant: the region lies over a file of the ISO 9660
+/// volume (`src/carrier/region.rs` says why). sfdisk counts the partitions from one more than their numbers.
+#[track_caller]
+fn verified(iso: &Path) {
+    let text = said(tool("sfdisk").arg("--verify").arg(iso));
+    let lines: Vec<&str> = text.lines().skip(1).filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines, ["Partition 4 overlaps with partition 5.", "1 error detected."]);
 }
 
 #[test]
@@ -158,8 +168,7 @@ fn firmware_finds_it_as_cd_and_as_stick() {
     for part in ["grub2-mbr", "protective-msdos-label", "cyl-align-off", "GPT"] {
         assert!(area.contains(part), "no {part} in {area}");
     }
-    let verified = said(tool("sfdisk").arg("--verify").arg(&iso));
-    assert!(verified.contains("No errors detected"), "{verified}");
+    verified(&iso);
     let table = said(tool("sfdisk").arg("--json").arg(&iso));
     let table: serde_json::Value = serde_json::from_str(&table).unwrap();
     assert_eq!(table["partitiontable"]["label"], "gpt");
@@ -167,7 +176,14 @@ fn firmware_finds_it_as_cd_and_as_stick() {
     let of = |kind: &str| parts.iter().filter(|part| part["type"] == kind).collect::<Vec<_>>();
     let esp = of("C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
     assert_eq!(esp.len(), 1, "{parts:#?}");
-    assert_eq!(of("CA571204-5EED-4C1D-A7A0-6361737469F0").len(), 1, "{parts:#?}");
+    let region = of("CA571204-5EED-4C1D-A7A0-6361737469F0");
+    assert_eq!(region.len(), 1, "{parts:#?}");
+    let range = |part: &serde_json::Value| {
+        let start = part["start"].as_u64().unwrap();
+        start..start + part["size"].as_u64().unwrap()
+    };
+    let (volume, inside) = (range(&parts[0]), range(region[0]));
+    assert!(volume.start < inside.start && inside.end <= volume.end, "the region lies in the volume");
     // The image that UEFI boots from a CD is the partition that it boots from a stick: El Torito counts blocks of 2048 bytes.
     let place: u64 = images[1].last().unwrap().parse().unwrap();
     assert_eq!(esp[0]["start"].as_u64().unwrap(), place * 4);
@@ -219,7 +235,7 @@ fn a_stamp_touches_its_region_alone_and_leaves_no_trace() {
             .arg(&seed),
     );
     assert!(fs::read(&seed).unwrap() == region.read().unwrap());
-    assert!(said(tool("sfdisk").arg("--verify").arg(&stamped)).contains("No errors detected"));
+    verified(&stamped);
 
     site.run(&["stamp", stamped.to_str().unwrap(), "--remove"]);
     assert_eq!(sha256(&stamped), sha256(&released));

@@ -282,6 +282,9 @@ fn assemble(ctx: &Context, tools: &Tools, work: &Path, system: &System, id: &str
     let out = format!("/mnt/work/{name}");
     let label = label(id);
     let mut iso = vec!["xorriso", "-as", "mkisofs", "-quiet", "-V", &label, "-r", "-J", "-o", &out];
+    // SOURCE_DATE_EPOCH is for the volume's own times: those of files are the build's without this.
+    let epoch = format!("={EPOCH}");
+    iso.extend(["--set_all_file_dates", &epoch]);
     iso.extend(["--grub2-mbr", "/usr/lib/grub/i386-pc/boot_hybrid.img", "--protective-msdos-label"]);
     iso.extend(["-partition_cyl_align", "off", "-partition_offset", "16", "--mbr-force-bootable"]);
     iso.extend(["-append_partition", "2", ESP_TYPE, "/mnt/work/efi.img", "-appended_part_as_gpt"]);
