@@ -11,7 +11,7 @@ DEMO_LOCK := out/demo/castiron.lock
 .PHONY: help build demo test test-full bench lint deny clean FORCE
 help:
 	@echo "make build       castiron and the static castiron-node"
-	@echo "make demo        build an image, boot it with Secure Boot, show that it is healthy"
+	@echo "make demo        build an installer ISO, have a machine install itself from it, show that it is healthy"
 	@echo "make test        all tests and the shorter scenarios (under an hour)"
 	@echo "make test-full   all scenarios, power cuts included"
 	@echo "make bench       figures, as ratios against rivals in the same run"
