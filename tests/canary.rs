@@ -137,7 +137,7 @@ fn cores(name: &str, text: &str) -> Vec<Vec<u8>> {
 
 /// What these bytes look like as they are, in hexadecimal digits, and within base64 wherever they begin.
 fn encoded(core: &[u8]) -> Vec<Vec<u8>> {
-    let digits: String = core.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = core.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"));
     let mut forms = vec![core.to_vec(), digits.to_uppercase().into_bytes(), digits.into_bytes()];
     for before in 0..3 {
         let shifted = [&[0; 2][..before], core].concat();
