@@ -21,6 +21,8 @@ use crate::node::tool;
 
 const ISSUE: &str = "/run/castiron/issue";
 
+const CHECK: &str = "systemd-boot-check-no-failures.service";
+
 /// What the debug shell's consoles say, everywhere it can be said.
 pub const DEBUG_SHELL: &str = "DEBUG SHELL: anybody at this console is root; never use in production";
 
@@ -35,9 +37,12 @@ pub fn write(machine: &Machine) -> Result<String> {
 
 /// Writes the banner of a boot that has ended, and has it drawn anew at every prompt.
 pub fn write_state(machine: &Machine) -> Result<String> {
-    let failed = checks::no_failed_unit().err().map(|error| error.to_string());
-    let state = failed.as_deref().and_then(|text| text.lines().next()).unwrap_or("running");
-    let text = draw(machine, &Image::read(machine)?, state)?;
+    let failed = checks::no_failed_unit().err().map(|error| error.to_string()).unwrap_or_default();
+    // A line a unit, with its last words below; the check for failed units only says that there are others.
+    let units = failed.lines().filter(|line| !line.starts_with(' ') && !line.contains(CHECK));
+    let units: Vec<&str> = units.collect();
+    let state = if units.is_empty() { "running".to_owned() } else { units.join(", ") };
+    let text = draw(machine, &Image::read(machine)?, &state)?;
     tool::run(&["agetty", "--reload"])?.success()?;
     Ok(text)
 }
