@@ -105,6 +105,21 @@ pub fn settle(machine: &Machine) -> Result<()> {
     }
 }
 
+/// Waits until the partitions of a disk that was just written are known: udev reads its table anew when the writer lets go of it.
+pub fn partitioned(machine: &Machine, name: &str) -> Result<()> {
+    let deadline = Instant::now() + SETTLE_LIMIT;
+    let path = machine.path("/sys/block").join(name);
+    while !fs::list(&path)?.iter().any(|entry| entry.join("partition").exists()) {
+        ensure!(
+            Instant::now() < deadline,
+            "the kernel sees no partition of `{name}`, which was written {} s ago",
+            SETTLE_LIMIT.as_secs()
+        );
+        std::thread::sleep(SETTLE_AGAIN);
+    }
+    settle(machine)
+}
+
 /// Disks that spin up and controllers that count their ports take their time.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 const SETTLE_AGAIN: Duration = Duration::from_millis(200);

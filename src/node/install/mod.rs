@@ -162,7 +162,16 @@ impl Target<'_> {
         let disk = if said.early_commands.is_empty() { disk } else { self.look()?.0 };
         let began = Instant::now();
         let esp = self.write(screen, &disk)?;
-        commands::run(screen, &said.late_commands, "late-commands", env)?;
+        if !said.late_commands.is_empty() {
+            let ran = disks::partitioned(self.machine, &disk.name)
+                .and_then(|()| commands::run(screen, &said.late_commands, "late-commands", env));
+            if let Err(error) = ran {
+                // It would start as if nothing lacked: the next installation begins anew.
+                writer::forget(&fs::open_rw(&self.machine.path("/dev").join(&disk.name))?)
+                    .context("clearing the disk that `late-commands` did not finish")?;
+                return Err(error);
+            }
+        }
         self.enter(screen, &esp);
         let seconds = began.elapsed().as_secs();
         screen.installed(&json!({

@@ -166,7 +166,7 @@ fn progress(phase: Phase, done: u64, total: u64, elapsed: Duration) -> String {
     let verb = if phase == Phase::Write { "written" } else { "compared" };
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let percent = done * 100 / total.max(1);
-    let mut line = format!("{percent:>3} %  {:.0} of {:.0} MiB {verb}", mib(done), mib(total));
+    let mut line = format!("{percent:>3} %  {} of {} MiB {verb}", done >> 20, total >> 20);
     let seconds = elapsed.as_secs_f64();
     if seconds > 0.5 && done > 0 {
         let rate = done as f64 / seconds;

@@ -115,6 +115,12 @@ pub fn write(
     Ok(table.slices)
 }
 
+/// Makes a disk that was written nobody's again.
+pub fn forget(disk: &File) -> Result<()> {
+    put(disk, 0, &vec![0; HEAD as usize])?;
+    flush(disk)
+}
+
 fn read_back_differs(at: u64, len: u64) -> anyhow::Error {
     Failure::new(Kind::Integrity, format!("the disk gives back other bytes than were written: {len} bytes at {at}"))
         .hint("replace the disk, or look at its controller and cabling; what was on it is gone, and it starts nothing")
