@@ -34,7 +34,7 @@ fn told(machine: &Machine) -> String {
     let mut text = String::new();
     for disk in &disks {
         let rule = Rule { serial: disk.serial.clone(), ..Rule::default() };
-        let taken = match select(&disks, &rule, IMAGE) {
+        let taken = match select(&disks, &rule, &[], IMAGE) {
             Ok(taken) => {
                 assert_eq!(taken, disk);
                 "taken".to_owned()
@@ -52,7 +52,7 @@ fn told(machine: &Machine) -> String {
 }
 
 fn by(rule: Rule, disks: &[Disk]) -> Result<&str, String> {
-    select(disks, &rule, IMAGE).map(|disk| disk.name.as_str()).map_err(|error| error.to_string())
+    select(disks, &rule, &[], IMAGE).map(|disk| disk.name.as_str()).map_err(|error| error.to_string())
 }
 
 #[test]
