@@ -29,7 +29,9 @@ fn release(folder: &str, roles: &[&str], formats: &[&str]) -> PathBuf {
     let _ = fs::remove_dir_all(&out);
     let mut args = vec!["build"];
     args.extend(roles);
-    formats.iter().for_each(|format| args.extend(["--format", format]));
+    for format in formats {
+        args.extend(["--format", format]);
+    }
     args.extend(["--output", out.to_str().unwrap()]);
     let ran = Ran::of(&mut castiron(&warm().store, &args));
     assert_eq!(ran.code, Some(0), "{}", ran.error());
