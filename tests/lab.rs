@@ -220,6 +220,8 @@ fn a_scenario_that_needs_another_build_says_so() {
     write(folder.path(), "vm-tests/one/scenario.toml", text);
     let ran = castiron(folder.path(), &["lab", "one", "--release", "x"]);
     assert!(ran.stderr.contains("has a disk with another build, and no other build was named"), "{}", ran.stderr);
+    let ran = castiron(folder.path(), &["lab", "one", "--release", "x", "--other-release", "x", "--firmware", "uefi"]);
+    assert!(ran.stderr.contains("the scenario `one` runs on bios alone"), "{}", ran.stderr);
     let ran = castiron(folder.path(), &["lab", "--list"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "one                x\n"));
 }

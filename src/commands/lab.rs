@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::error::{Failure, Kind};
+use crate::lab::hardware::Firmware;
 use crate::lab::image::{self, Image};
 use crate::lab::probe;
 use crate::lab::runner::Lab as Runner;
@@ -37,6 +38,9 @@ pub struct Lab {
     /// The role whose image is run by scenarios that name none [default: the only one of the release]
     #[arg(long)]
     role: Option<String>,
+    /// Run on this firmware alone; may be repeated [default: all that a scenario names]
+    #[arg(long, value_enum)]
+    firmware: Vec<Firmware>,
     /// What random moments are drawn from; the same seed draws the same [default: a new one]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -64,6 +68,12 @@ pub fn run(ctx: &Context, args: Lab) -> Result<ExitCode> {
         let text = format!("the scenario `{}` {why}, and no other build was named", scenario.name);
         return Err(Failure::new(Kind::Input, text).hint("--other-release DIR").into());
     }
+    let ran = |scenario: &Scenario| scenario.firmware.iter().any(|firmware| args.firmware.contains(firmware));
+    if let Some(scenario) = scenarios.iter().find(|scenario| !args.firmware.is_empty() && !ran(scenario)) {
+        let names: Vec<&str> = scenario.firmware.iter().map(|firmware| firmware.name()).collect();
+        let text = format!("the scenario `{}` runs on {} alone", scenario.name, names.join(", "));
+        return Err(Failure::new(Kind::Input, text).into());
+    }
     // Everything that can be wrong with the arguments is found before the tools tree is made.
     let find = |path, scenario: &Scenario| image::find(path, scenario.role.as_deref().or(args.role.as_deref()));
     let mut runs = Vec::new();
@@ -87,7 +97,8 @@ pub fn run(ctx: &Context, args: Lab) -> Result<ExitCode> {
         let (tools, output) = (&tools, output.clone());
         let lab =
             Runner { ctx, tools, accelerator: probe.accelerator, image, other, iso, output, seed, cuts: args.cuts };
-        for &firmware in &scenario.firmware {
+        for &firmware in scenario.firmware.iter().filter(|one| args.firmware.is_empty() || args.firmware.contains(one))
+        {
             match lab.run(scenario, firmware) {
                 Ok(()) => passed += 1,
                 Err(error) if crate::error::kind(&error) == Kind::Interrupted => return Err(error),
