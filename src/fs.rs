@@ -1,7 +1,7 @@
 //! The door to files: `std::fs` whose errors name the path, and writes that are whole or absent.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -84,16 +84,35 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The first stretch of a sparse file at or behind byte `at` that is no hole; none where only a hole follows. What a filesystem
-/// keeps as a hole is its own affair: zeros may be in the stretch, too.
+/// keeps as a hole is its own affair: zeros may be in the stretch, too. One that knows no holes has a single stretch.
 pub fn next_data(file: &File, at: u64) -> Result<Option<Range<u64>>> {
-    let seek = |at: u64, whence| match lseek64(file, at.cast_signed(), whence) {
-        Ok(found) => Ok(Some(found.cast_unsigned())),
-        Err(Errno::ENXIO) => Ok(None),
-        Err(error) => Err(error).context("looking for the holes of a sparse file"),
+    let looking = "looking for the holes of a sparse file";
+    let start = match lseek64(file, at.cast_signed(), Whence::SeekData) {
+        Ok(start) => start.cast_unsigned(),
+        Err(Errno::ENXIO) => return Ok(None),
+        Err(Errno::EINVAL) => {
+            let end = file.metadata().context(looking)?.len();
+            return Ok((at < end).then_some(at..end));
+        }
+        Err(error) => return Err(error).context(looking),
     };
-    let Some(start) = seek(at, Whence::SeekData)? else { return Ok(None) };
     // There is a hole at every file's end.
-    Ok(seek(start, Whence::SeekHole)?.map(|end| start..end))
+    let end = lseek64(file, start.cast_signed(), Whence::SeekHole).context(looking)?;
+    Ok(Some(start..end.cast_unsigned()))
+}
+
+/// Copies an open file into an empty one; holes stay holes.
+pub fn copy_sparse(from: &File, to: &File) -> Result<()> {
+    to.set_len(from.metadata()?.len())?;
+    let (mut reader, mut writer) = (from, to);
+    let mut at = 0;
+    while let Some(data) = next_data(from, at)? {
+        reader.seek(SeekFrom::Start(data.start))?;
+        writer.seek(SeekFrom::Start(data.start))?;
+        io::copy(&mut reader.take(data.end - data.start), &mut writer)?;
+        at = data.end;
+    }
+    Ok(())
 }
 
 /// Length of a file in bytes.

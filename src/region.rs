@@ -28,6 +28,7 @@ use std::fmt;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::digest::Sha256;
 
@@ -203,6 +204,33 @@ pub fn read(region: &[u8]) -> Result<State<'_>> {
         "what is stamped is not what the header promises: the stamp was cut short, or somebody changed it"
     );
     Ok(State::Stamped(stamp, payload))
+}
+
+/// What is to be stamped. Without `Debug`: a volume holds secrets.
+#[derive(Clone, Copy)]
+pub struct Payload<'a> {
+    /// The volume; zeros at its end are not counted.
+    pub volume: &'a [u8],
+    /// Whose seed it is.
+    pub site: SiteId,
+    /// The seed's serial number.
+    pub serial: u64,
+    /// Seconds since 1970 UTC.
+    pub time: u64,
+}
+
+/// A region of `size` bytes that holds the payload. An error where it does not fit.
+pub fn stamped(size: usize, payload: &Payload<'_>) -> Result<Zeroizing<Vec<u8>>> {
+    let room = size.checked_sub(HEADER).context("the region has no room for its header")?;
+    let Payload { volume, site, serial, time } = *payload;
+    let length = volume.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    ensure!(length <= room, "{length} bytes do not fit into the {room} of the seed region");
+    let volume = &volume[..length];
+    let mut region = Zeroizing::new(vec![0; size]);
+    region[..length].copy_from_slice(volume);
+    let stamp = Stamp { length: length as u64, sha256: Sha256::of(volume), site, serial, time };
+    region[room..].copy_from_slice(&Header { room: room as u64, stamp: Some(stamp) }.to_bytes());
+    Ok(region)
 }
 
 /// An unstamped region of `size` bytes.

@@ -66,10 +66,7 @@ impl Check<'_> {
         }
         for (key, value) in map.pairs() {
             match keys.iter().find(|(name, _)| *name == key.name) {
-                Some((name, Fate::Done)) => {
-                    debug_assert_eq!(*name, key.name);
-                    known.push((key.name.as_str(), value, key.span.clone()));
-                }
+                Some((_, Fate::Done)) => known.push((key.name.as_str(), value, key.span.clone())),
                 Some((_, Fate::Elsewhere(help))) => {
                     let message = format!("castiron does not carry out `{}` of {of}", key.name);
                     self.report(message, key.span.clone(), (*help).to_owned());

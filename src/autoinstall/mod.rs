@@ -115,12 +115,13 @@ pub enum Extreme {
 }
 
 /// What follows an installation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shutdown {
     /// Start again.
     Reboot,
-    /// Switch off.
+    /// Switch off: whoever takes the medium out finds it done.
+    #[default]
     Poweroff,
 }
 

@@ -75,7 +75,7 @@ impl Medium {
     }
 
     /// What a file is, by its first bytes.
-    fn of(file: &File) -> Result<Self> {
+    pub fn of(file: &File) -> Result<Self> {
         let start = read_up_to(file, 40 << 10)?;
         if start.starts_with(super::qcow2::MAGIC) {
             return Ok(Self::Qcow2);

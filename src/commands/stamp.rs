@@ -16,7 +16,7 @@ use crate::error::{Failure, Kind};
 use crate::fs;
 use crate::region::{self, HEADER, State};
 use crate::seal::{self, Seed};
-use crate::seed::stamp::{self, Payload, Target};
+use crate::seed::stamp::{self, Target};
 use crate::seed::{self, Facts, secrets};
 
 /// Arguments of `castiron stamp`.
@@ -70,11 +70,7 @@ pub fn run(ctx: &Context, args: Stamp) -> Result<ExitCode> {
     if sealed.is_some() && target.make_private()? {
         ctx.ui.note(format!("`{}` holds secrets now, so its owner alone may read it", args.carrier.display()));
     }
-    let time = secrets::now();
-    let payload = sealed.as_ref().map(|(seed, volume)| {
-        let held = seed.held();
-        Payload { volume, site: held.site, serial: held.serial, time }
-    });
+    let payload = sealed.as_ref().map(|(seed, volume)| seed.payload(volume, secrets::now()));
     let region = Region::find(target.file()).with_context(doing)?;
     stamp::put(&region, &region.read()?, payload.as_ref()).with_context(doing)?;
     target.finish()?;

@@ -14,8 +14,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fatfs::{FileSystem, FsOptions};
 use fscommon::{BufStream, StreamSlice};
 use gpt::GptConfig;
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -266,12 +264,7 @@ fn on_esp(slot: Slot, name: &str) -> String {
 
 /// Copies a disk; what was never written stays unwritten.
 pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
-    let (source, target) = (fs::open(from)?, fs::create(to)?);
-    let length = fs::len(from)?;
-    target
-        .set_len(length)
-        .map_err(anyhow::Error::new)
-        .and_then(|()| copy_data(&source, Extent { start: 0, length }, &target, 0))
+    fs::copy_sparse(&fs::open(from)?, &fs::create(to)?)
         .with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))
 }
 
@@ -315,17 +308,10 @@ fn copy_data(from: &File, extent: Extent, to: &File, start: u64) -> Result<()> {
 fn each_data(file: &File, extent: Extent, mut take: impl FnMut(u64, usize) -> Result<bool>) -> Result<bool> {
     let end = extent.start + extent.length;
     let mut at = extent.start;
-    while at < end {
-        let data = match lseek(file, at.cast_signed(), Whence::SeekData) {
-            Ok(data) => data.cast_unsigned(),
-            Err(Errno::ENXIO) => break,
-            Err(error) => return Err(error).context("looking for the next written part"),
-        };
-        let hole = lseek(file, data.cast_signed(), Whence::SeekHole).context("looking for the next hole")?;
-        let hole = hole.cast_unsigned().min(end);
-        at = data;
-        while at < hole {
-            let part = CHUNK.min(hole - at);
+    while let Some(data) = fs::next_data(file, at)?.filter(|data| data.start < end) {
+        at = data.start;
+        while at < data.end.min(end) {
+            let part = CHUNK.min(data.end.min(end) - at);
             if !take(at, part as usize)? {
                 return Ok(false);
             }

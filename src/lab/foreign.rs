@@ -79,8 +79,8 @@ fn raid(size: u64) -> Vec<u8> {
     put(168, b"castironcastiron"); // the disk's UUID
     put(220, &1_u32.to_le_bytes()); // one role follows
     // The sum of all 32-bit words of it, folded once.
-    let words = block[..258.min(block.len())].chunks(4);
-    let sum: u64 = words.map(|word| u64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]]))).sum();
+    let sum: u64 =
+        block.chunks(4).map(|word| u64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]]))).sum();
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     block[216..220].copy_from_slice(&(sum as u32).to_le_bytes());
     block

@@ -7,13 +7,13 @@
 //! which sees all but a cut within the last cluster. In a release's folder the manifest's size sees that, too.
 
 use std::io::Read as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use gpt::disk::LogicalBlockSize;
 
 pub use crate::carrier::Format;
+use crate::carrier::region::Medium;
 use crate::context::Context;
 use crate::error::{Failure, Kind};
 use crate::fs;
@@ -106,10 +106,9 @@ impl Image {
     }
 }
 
-/// Whether a file is an ISO 9660 volume: its first descriptor is in sector 16 (ECMA-119, §6.7.1).
+/// Whether a file is an ISO.
 pub fn is_iso(path: &Path) -> Result<bool> {
-    let mut magic = [0; 5];
-    Ok(fs::open(path)?.read_exact_at(&mut magic, 16 * 2048 + 1).is_ok() && &magic == b"CD001")
+    Ok(Medium::of(&fs::open(path)?)? == Medium::Iso)
 }
 
 /// The format of an image that reaches as far as its tables say. Needs no tool, so that nothing is downloaded in vain.

@@ -28,8 +28,6 @@ use crate::lab::link::{Answer, Heard, Link, Miss};
 use crate::lab::qmp::Qmp;
 use crate::tools::Tools;
 
-/// Name of the console's copy in the run folder.
-pub const SERIAL_LOG: &str = hardware::SERIAL_LOG;
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// How long a process takes to end once its sockets are closed.
 const END_LIMIT: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use crate::cidata;
 use crate::context::Context;
 use crate::region::HEADER;
 use crate::seal::Seed;
-use crate::seed::stamp::{self, Payload, Target};
+use crate::seed::stamp::{self, Target};
 use crate::seed::{self, Facts, Secrets, secrets};
 use crate::site;
 
@@ -40,7 +40,11 @@ impl Site {
 
     /// A volume with the seed of these nodes; of all where none is named.
     pub fn volume(&self, nodes: &[String], room: usize) -> Result<Zeroizing<Vec<u8>>> {
-        cidata::make(&seed::files(&self.facts, &self.seed(nodes)?)?, room)
+        self.volume_of(&self.seed(nodes)?, room)
+    }
+
+    fn volume_of(&self, seed: &Seed, room: usize) -> Result<Zeroizing<Vec<u8>>> {
+        cidata::make(&seed::files(&self.facts, seed)?, room)
     }
 
     /// Stamps the seed of these nodes into a carrier; of all where none is named.
@@ -48,9 +52,9 @@ impl Site {
         let stamping = || format!("stamping `{}`", carrier.display());
         let target = Target::in_place(carrier)?;
         let region = Region::find(target.file()).with_context(stamping)?;
-        let volume = self.volume(nodes, region.size as usize - HEADER)?;
-        let (site, time) = (self.secrets.id()?, secrets::now());
-        let payload = Payload { volume: &volume, site, serial: seed::serial(&self.secrets), time };
+        let seed = self.seed(nodes)?;
+        let volume = self.volume_of(&seed, region.size as usize - HEADER)?;
+        let payload = seed.payload(&volume, secrets::now());
         stamp::put(&region, &region.read()?, Some(&payload)).with_context(stamping)?;
         target.finish()
     }

@@ -38,18 +38,13 @@ const PLACEHOLDERS: [&str; 8] = [
     "n/a",
 ];
 
-/// Cards with firmware to load take their time, and one that never comes up must not keep the machine for ever.
-const SETTLE: &str = "--timeout=120";
+/// Waits until udev has found the drivers of all that the machine has, for so many seconds at most; then what there is must do.
+/// A card without a driver has no address yet, and two nodes that this machine could be would look like one (seen).
+pub fn settle(seconds: u32) -> Result<()> {
+    tool::run(&["udevadm", "settle", &format!("--timeout={seconds}")]).map(drop)
+}
 
 impl Marks {
-    /// Reads them, once udev has found the drivers of all that the machine has: a card without one has no address yet, and
-    /// two nodes that this machine could be would look like one (seen).
-    pub fn settled(machine: &Machine) -> Result<Self> {
-        // Where it does not end in time, what there is must do.
-        tool::run(&["udevadm", "settle", SETTLE])?;
-        Ok(Self::read(machine))
-    }
-
     /// Reads them.
     pub fn read(machine: &Machine) -> Self {
         let dmi = |name: &str| machine.read(format!("/sys/class/dmi/id/{name}")).ok().filter(|text| !text.is_empty());

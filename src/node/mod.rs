@@ -18,6 +18,7 @@ pub mod install;
 pub mod machine;
 mod mounts;
 pub mod report;
+pub mod settings;
 pub mod slot;
 mod tool;
 pub mod verify_boot;

@@ -50,7 +50,12 @@ pub fn in_region(machine: &Machine, name: &str) -> Result<Option<Zeroizing<Vec<u
     ensure!(size <= region::MAX, "the seed's region `{}` has {size} bytes: no region is so large", path.display());
     let mut bytes = Zeroizing::new(vec![0; size as usize]);
     file.rewind().and_then(|()| file.read_exact(&mut bytes)).with_context(reading)?;
-    match region::read(&bytes).with_context(reading)? {
+    in_bytes(&bytes).with_context(reading)
+}
+
+/// The seed in the bytes of a region, if one is stamped.
+pub fn in_bytes(bytes: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    match region::read(bytes)? {
         State::Unstamped(_) => Ok(None),
         State::Stamped(_, payload) => cidata::read_file(payload, seal::FILE).map(Some),
     }

@@ -33,15 +33,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::cidata;
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
-use crate::region::{SiteId, hex};
+use crate::region::{Payload, SiteId, hex};
 pub use inventory::{Identity, Inventory, InventoryNode, NodeKind};
 pub use keys::KeyLink;
 use keys::{chain, digits};
 
 /// The name of the seed's file in a `CIDATA` volume.
 pub const FILE: &str = "castiron.seed";
+
+/// The name of the file in which cloud-init finds a machine's identity.
+pub const META: &str = "meta-data";
 
 /// Who logs in where the site names nobody: whom Ubuntu's own images have.
 pub const USER: &str = "ubuntu";
@@ -319,6 +323,22 @@ impl Seed {
             secrets,
             held: self.held(),
         })
+    }
+
+    /// The seed's volume, as it is stamped at `time`, in seconds since 1970 UTC.
+    pub fn payload<'a>(&self, volume: &'a [u8], time: u64) -> Payload<'a> {
+        Payload { volume, site: self.manifest.site, serial: self.manifest.serial, time }
+    }
+
+    /// The files of a `CIDATA` volume with this seed: itself, what GRUB reads of it, and what cloud-init asks for.
+    pub fn files(&self) -> Result<cidata::Files> {
+        let text = |text: String| Zeroizing::new(text.into_bytes());
+        Ok(cidata::Files::from([
+            (FILE.to_owned(), self.to_bytes()),
+            (menu::FILE.to_owned(), menu::file(self)?),
+            (META.to_owned(), text(format!("instance-id: castiron-{}-{}\n", self.manifest.site, self.manifest.serial))),
+            ("user-data".to_owned(), text("#cloud-config\n{}\n".to_owned())),
+        ]))
     }
 
     /// What a node that accepts this seed remembers.

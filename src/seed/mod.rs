@@ -29,7 +29,7 @@ pub use secrets::Secrets;
 use crate::cidata;
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
-use crate::seal::{self, Contents, NodeKind, Part, Secret, Seed, menu};
+use crate::seal::{self, Contents, NodeKind, Part, Secret, Seed};
 use known::{ITEMS, SIGNING_KEY, Scope, TOKEN, TOKENS};
 
 /// Makes the seed of all nodes of a site.
@@ -89,19 +89,14 @@ pub fn serial(secrets: &Secrets) -> u64 {
 
 /// The files of a `CIDATA` volume with this seed.
 pub fn files(facts: &Facts, seed: &Seed) -> Result<cidata::Files> {
-    let manifest = seed.manifest();
-    let text = |text: String| Zeroizing::new(text.into_bytes());
-    let mut meta = format!("instance-id: castiron-{}-{}\n", manifest.site, manifest.serial);
-    let mut files = cidata::Files::new();
+    let mut files = seed.files()?;
     if let [name] = seed.carried()[..] {
-        meta = format!("{meta}local-hostname: {name}\n");
+        let meta = files.entry(seal::META.to_owned()).or_default();
+        meta.extend(format!("local-hostname: {name}\n").into_bytes());
         let network = facts.nodes.iter().find(|node| node.name == name).and_then(|node| node.network.clone());
-        files.extend(network.map(|network| ("network-config".to_owned(), text(network))));
+        let network = network.map(|network| ("network-config".to_owned(), Zeroizing::new(network.into_bytes())));
+        files.extend(network);
     }
-    files.insert("meta-data".to_owned(), text(meta));
-    files.insert("user-data".to_owned(), text("#cloud-config\n{}\n".to_owned()));
-    files.insert(seal::FILE.to_owned(), seed.to_bytes());
-    files.insert(menu::FILE.to_owned(), menu::file(seed)?);
     Ok(files)
 }
 

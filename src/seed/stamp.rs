@@ -7,33 +7,19 @@
 //! the header, each on the disk before the next is begun. [`crate::region`] says what a reader makes of the states between.
 
 use std::fs::{File, Permissions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
-use rustix::io::Errno;
+use anyhow::{Context as _, Result};
+use zeroize::Zeroizing;
 
 use crate::carrier::region::Region;
-use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
 use crate::fs;
-use crate::region::{self, HEADER, Header, SiteId, Stamp};
+use crate::region::{self, HEADER, Header, Payload};
 
 /// What is compared and written at a time.
 const BLOCK: usize = 64 << 10;
-
-/// A payload and what the header says of it.
-pub struct Payload<'a> {
-    /// The volume; zeros at its end are not counted.
-    pub volume: &'a [u8],
-    /// Whose seed it is.
-    pub site: SiteId,
-    /// The seed's serial number.
-    pub serial: u64,
-    /// Seconds since 1970 UTC.
-    pub time: u64,
-}
 
 /// Where a region's bytes go.
 pub trait Place {
@@ -56,17 +42,11 @@ impl Place for Region<'_> {
 /// Makes a region with these bytes hold the payload, or nothing.
 pub fn put(place: &impl Place, current: &[u8], payload: Option<&Payload<'_>>) -> Result<()> {
     let room = current.len().checked_sub(HEADER).context("the region has no room for its header")?;
-    let mut wanted = region::unstamped(current.len());
-    let unstamped = wanted[room..].to_vec();
-    if let Some(Payload { volume, site, serial, time }) = payload {
-        let length = volume.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        ensure!(length <= room, "{length} bytes do not fit into the {room} of the seed region");
-        let payload = &volume[..length];
-        wanted[..length].copy_from_slice(payload);
-        let (site, serial, time) = (*site, *serial, *time);
-        let stamp = Stamp { length: length as u64, sha256: Sha256::of(payload), site, serial, time };
-        wanted[room..].copy_from_slice(&Header { room: room as u64, stamp: Some(stamp) }.to_bytes());
-    }
+    let wanted = match payload {
+        Some(payload) => region::stamped(current.len(), payload)?,
+        None => Zeroizing::new(region::unstamped(current.len())),
+    };
+    let unstamped = Header { room: room as u64, stamp: None }.to_bytes();
     if current[room..] != unstamped {
         place.write(room as u64, &unstamped)?;
         place.sync()?;
@@ -113,7 +93,7 @@ impl Target {
         let source = fs::open(from)?;
         let copied = match rustix::fs::ioctl_ficlone(&target.file, &source) {
             Ok(()) => Ok(()),
-            Err(_) => copy_sparse(&source, &target.file),
+            Err(_) => fs::copy_sparse(&source, &target.file),
         };
         copied.with_context(|| format!("copying `{}` to `{}`", from.display(), to.display()))?;
         Ok(target)
@@ -161,36 +141,12 @@ impl Drop for Target {
     }
 }
 
-fn copy_sparse(from: &File, to: &File) -> Result<()> {
-    let length = from.metadata()?.len();
-    to.set_len(length)?;
-    let (mut reader, mut writer) = (from, to);
-    let mut at = 0;
-    while at < length {
-        let start = match rustix::fs::seek(from, rustix::fs::SeekFrom::Data(at)) {
-            Ok(start) => start,
-            // Only a hole follows.
-            Err(Errno::NXIO) => break,
-            // A filesystem without holes.
-            Err(Errno::INVAL) => at,
-            Err(error) => return Err(error.into()),
-        };
-        let end = rustix::fs::seek(from, rustix::fs::SeekFrom::Hole(start)).unwrap_or(length);
-        reader.seek(SeekFrom::Start(start))?;
-        writer.seek(SeekFrom::Start(start))?;
-        std::io::copy(&mut reader.take(end - start), &mut writer)?;
-        at = end;
-    }
-    writer.flush()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::region::{State, read};
+    use crate::region::{SiteId, State, read};
 
     const SIZE: usize = 256 << 10;
 

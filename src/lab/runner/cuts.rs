@@ -7,11 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Run, SCREEN, wrong};
+use super::{Run, SCREEN};
 use crate::fs;
 use crate::lab::disk::copy_sparse;
 use crate::lab::hardware::{DISKS, Disk, Source};
-use crate::lab::link::{Answer, Miss};
 use crate::lab::scenario::{Installs, PowerCuts};
 use crate::lab::writelog::{Random, WriteLog};
 
@@ -30,7 +29,7 @@ impl Run<'_> {
             Ok(())
         })?;
         self.each_cut(&log, cuts.count, |run, folder, disk| {
-            run.machine = Some(run.start(folder, vec![disk])?);
+            run.machine = Some(run.start(folder, vec![disk], run.medium_is_in)?);
             run.ask(cuts.within)
         })
     }
@@ -39,7 +38,7 @@ impl Run<'_> {
         let log =
             self.record("an installation", |run| run.off(cuts.within).context("the installation, without a cut"))?;
         self.each_cut(&log, cuts.count, |run, folder, disk| {
-            run.machine = Some(run.start(folder, vec![disk.clone()])?);
+            run.machine = Some(run.start(folder, vec![disk.clone()], true)?);
             // A cut after the last write leaves an installed disk, which is booted at once.
             let limit = run.lab.patience(cuts.within + cuts.boot);
             let (answer, machine) = run.machine.take().context("the machine is on")?.ask(limit)?;
@@ -47,9 +46,7 @@ impl Run<'_> {
                 run.machine = machine;
                 return run.judge(answer);
             }
-            run.medium_is_in = false;
-            run.machine = Some(run.start(folder, vec![disk])?);
-            run.medium_is_in = true;
+            run.machine = Some(run.start(folder, vec![disk], false)?);
             run.ask(cuts.boot)
         })
     }
@@ -62,7 +59,7 @@ impl Run<'_> {
         fs::create(&folder.join(WRITES))?;
         let disk =
             Disk { source: Source::Raw(RECORDED_DISK.into()), log: Some(WRITES.into()), ..self.disks[0].clone() };
-        self.machine = Some(self.start(&folder, vec![disk])?);
+        self.machine = Some(self.start(&folder, vec![disk], self.medium_is_in)?);
         run(self)?;
         let log = WriteLog::open(&folder.join(WRITES))?;
         ensure!(!log.entries.is_empty(), "nothing was written: there is no moment to cut it at");
@@ -110,36 +107,6 @@ impl Run<'_> {
             judged?;
             step.done();
             fs::remove(&own)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until the machine has switched itself off.
-    pub(super) fn off(&mut self, seconds: u64) -> Result<()> {
-        let patience = self.lab.patience(seconds);
-        let mut machine = self.machine.take().context("the machine is off")?;
-        if machine.link.until(patience, |_| None::<()>) == Err(Miss::Late) {
-            let tail = machine.link.console_tail(20).join("\n  | ");
-            self.machine = Some(machine);
-            self.lab.ctx.check_interrupt()?;
-            return Err(wrong(format!("the machine was not off after {} s\n  | {tail}", patience.as_secs())));
-        }
-        self.lab.ctx.check_interrupt()?;
-        machine.finish()
-    }
-
-    pub(super) fn judge(&mut self, answer: Answer) -> Result<()> {
-        self.lab.ctx.check_interrupt()?;
-        let verdict = match &answer {
-            Answer::Verdict(verdict) => serde_json::to_string_pretty(verdict).context("keeping the verdict")?,
-            Answer::NoVerdict { .. } => String::new(),
-        };
-        let passed = answer.is_healthy();
-        let lines = answer.lines().join("\n");
-        self.answer = Some(answer);
-        if !passed {
-            fs::write_atomic(&self.folder.join(super::VERDICT), verdict)?;
-            return Err(wrong(lines));
         }
         Ok(())
     }

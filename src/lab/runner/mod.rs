@@ -201,7 +201,7 @@ impl Run<'_> {
         match step {
             Step::Start => {
                 self.searched = 0;
-                self.machine = Some(self.start(&self.folder, self.disks.clone())?);
+                self.machine = Some(self.start(&self.folder, self.disks.clone(), self.medium_is_in)?);
             }
             Step::Healthy(healthy) => self.healthy(healthy)?,
             Step::Console(console) => self.console(console)?,
@@ -237,17 +237,8 @@ impl Run<'_> {
                 ensure!(heard.is_ok(), wrong("the machine did not reset"));
             }
             Step::PowerOff(limit) => {
-                let patience = self.lab.patience(limit.within);
-                let mut machine = self.machine.take().context("the machine is off")?;
-                machine.monitor.system_powerdown()?;
-                if machine.link.until(patience, |_| None::<()>) == Err(Miss::Late) {
-                    self.machine = Some(machine);
-                    return Err(wrong(format!(
-                        "the machine was not off {} s after the power button",
-                        patience.as_secs()
-                    )));
-                }
-                machine.finish()?;
+                self.machine()?.monitor.system_powerdown()?;
+                self.off(limit.within)?;
             }
             Step::Cut => self.machine.take().context("the machine is off")?.cut(),
             Step::Off(limit) => self.off(limit.within)?,
@@ -260,8 +251,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn start(&self, folder: &Path, disks: Vec<Disk>) -> Result<Machine> {
-        let medium = self.scenario.medium.as_ref().filter(|_| self.medium_is_in);
+    fn start(&self, folder: &Path, disks: Vec<Disk>, with_medium: bool) -> Result<Machine> {
+        let medium = self.scenario.medium.as_ref().filter(|_| with_medium);
         let spec = Spec {
             firmware: self.firmware,
             accelerator: self.lab.accelerator,
@@ -289,6 +280,36 @@ impl Run<'_> {
         let (answer, machine) = self.machine.take().context("the machine is off")?.ask(limit)?;
         self.machine = machine;
         self.judge(answer)
+    }
+
+    fn judge(&mut self, answer: Answer) -> Result<()> {
+        self.lab.ctx.check_interrupt()?;
+        let verdict = match &answer {
+            Answer::Verdict(verdict) => serde_json::to_string_pretty(verdict).context("keeping the verdict")?,
+            Answer::NoVerdict { .. } => String::new(),
+        };
+        let passed = answer.is_healthy();
+        let lines = answer.lines().join("\n");
+        self.answer = Some(answer);
+        if !passed {
+            fs::write_atomic(&self.folder.join(VERDICT), verdict)?;
+            return Err(wrong(lines));
+        }
+        Ok(())
+    }
+
+    /// Waits until the machine has switched itself off.
+    fn off(&mut self, seconds: u64) -> Result<()> {
+        let patience = self.lab.patience(seconds);
+        let mut machine = self.machine.take().context("the machine is off")?;
+        if machine.link.until(patience, |_| None::<()>) == Err(Miss::Late) {
+            let tail = machine.link.console_tail(20).join("\n  | ");
+            self.machine = Some(machine);
+            self.lab.ctx.check_interrupt()?;
+            return Err(wrong(format!("the machine was not off after {} s\n  | {tail}", patience.as_secs())));
+        }
+        self.lab.ctx.check_interrupt()?;
+        machine.finish()
     }
 
     fn healthy(&mut self, expected: &Healthy) -> Result<()> {

@@ -28,7 +28,7 @@ use anyhow::{Context as _, Result};
 
 use crate::error::{Failure, Kind};
 use crate::fs;
-use crate::node::identity::Marks;
+use crate::node::identity::{self, Marks};
 use crate::node::image::Image;
 use crate::node::machine::Machine;
 use crate::node::tool;
@@ -55,7 +55,7 @@ pub enum Pass {
 pub fn config(machine: &Machine, pass: Pass) -> Result<String> {
     let role = Image::read(machine)?.role;
     if pass == Pass::Cards {
-        tool::run(&["udevadm", "settle", "--timeout=30"])?;
+        identity::settle(30)?;
     }
     let found = sources::look(machine);
     let (chosen, problems) = choose::choose(&found, &Marks::read(machine), &role);

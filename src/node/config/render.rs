@@ -12,10 +12,11 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::outcome::Node;
-use crate::seal::{self, InventoryNode, NodeSeed};
+use crate::node::settings::{self, Access, Private};
+use crate::seal::{InventoryNode, NodeSeed};
 
 /// The host key's name in the seed.
 const HOST_KEY: &str = "ssh/ssh_host_ed25519_key";
@@ -33,20 +34,6 @@ pub struct File {
     pub private: bool,
 }
 
-/// What the site says of every node, as far as this module asks.
-#[derive(Debug, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Site {
-    authorized_keys: Vec<String>,
-    ssh_user: String,
-}
-
-impl Default for Site {
-    fn default() -> Self {
-        Self { authorized_keys: Vec::new(), ssh_user: seal::USER.to_owned() }
-    }
-}
-
 /// What the site says of one node to all.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
@@ -56,16 +43,9 @@ struct Public {
     ntp: Vec<String>,
 }
 
-/// What the site says to the node alone.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Private {
-    password_hash: Option<String>,
-}
-
 /// A node's settings, read.
 pub struct Settings {
-    site: Site,
+    site: Access,
     public: Public,
     private: Private,
 }
@@ -74,12 +54,9 @@ impl Settings {
     /// Reads them.
     pub fn read(seed: &NodeSeed, entry: &InventoryNode) -> Result<Self> {
         Ok(Self {
-            site: part(&seed.inventory.settings).context("reading the seed's settings of the site")?,
-            public: part(&entry.settings).context("reading the seed's settings of this node")?,
-            // The error of serde may quote what it read.
-            private: part(&seed.settings)
-                .ok()
-                .context("the seed's own settings of this node are none that this image knows")?,
+            site: settings::read(&seed.inventory.settings).context("reading the seed's settings of the site")?,
+            public: settings::read(&entry.settings).context("reading the seed's settings of this node")?,
+            private: Private::read(&seed.settings)?,
         })
     }
 
@@ -102,13 +79,6 @@ impl Settings {
             keys: self.site.authorized_keys.len(),
         }
     }
-}
-
-fn part<T: serde::de::DeserializeOwned + Default>(value: &Value) -> Result<T> {
-    if value.is_null() {
-        return Ok(T::default());
-    }
-    T::deserialize(value).map_err(anyhow::Error::from)
 }
 
 /// What a machine without a seed has: it knows itself.
@@ -140,7 +110,7 @@ pub fn files(seed: &NodeSeed, settings: &Settings, node: &Node) -> Result<Vec<Fi
 fn names(seed: &NodeSeed, node: &Node) -> Vec<(String, String)> {
     let line = |address: IpAddr, fqdn: &str, name: &str| (address.to_string(), format!("{fqdn} {name}"));
     let of = |entry: &InventoryNode| {
-        let public: Public = part(&entry.settings).unwrap_or_default();
+        let public: Public = settings::read(&entry.settings).unwrap_or_default();
         let fqdn = public.fqdn.unwrap_or_else(|| format!("{}.{}", entry.name, seed.inventory.domain));
         Some(line(entry.address?, &fqdn, &entry.name))
     };

@@ -35,12 +35,12 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use crate::autoinstall;
+use crate::autoinstall::{self, Shutdown};
 use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
 use crate::fs;
 use crate::medium::{self, Medium, RoleDisk, Segment};
-use crate::node::identity::Marks;
+use crate::node::identity::{self, Marks};
 use crate::node::machine::Machine;
 use crate::node::tool;
 use crate::region;
@@ -50,7 +50,7 @@ use commands::Environment;
 use disks::{Disk, MEDIUM};
 use occupant::Occupant;
 use screen::Screen;
-use wish::{After, ForeignData, Wish};
+use wish::{ForeignData, Wish};
 use writer::{Extra, Phase};
 
 /// Installs this machine. With `look`, nothing is written: what would be done is said.
@@ -95,7 +95,9 @@ fn run(
     env: &mut Environment,
 ) -> Result<String> {
     env.push(("CASTIRON_MEDIUM", machine.path(MEDIUM).display().to_string()));
-    let marks = Marks::settled(machine)?;
+    // Cards with firmware to load take their time.
+    identity::settle(120)?;
+    let marks = Marks::read(machine);
     let roles = medium.roles.keys().cloned().collect::<Vec<_>>().join(", ");
     screen.say(&format!("installer {} ({roles})", medium.version));
 
@@ -237,10 +239,10 @@ impl Target<'_> {
         let after = if let Some(number) = next {
             boot_entry::start_next(self.machine, number)?;
             screen.say("starting again, from that disk");
-            After::Reboot
+            Shutdown::Reboot
         } else {
             screen.say("switching off: let the firmware start the disk before this medium, or take the medium out");
-            After::Poweroff
+            Shutdown::Poweroff
         };
         finish(after)?;
         Ok(text)
@@ -277,10 +279,10 @@ fn read_map(medium: &Path, role: &RoleDisk) -> Result<Vec<Segment>> {
     medium::read_map(BufReader::new(bytes.as_slice()), role.size)
 }
 
-fn finish(after: After) -> Result<()> {
+fn finish(after: Shutdown) -> Result<()> {
     let verb = match after {
-        After::Poweroff => "poweroff",
-        After::Reboot => "reboot",
+        Shutdown::Poweroff => "poweroff",
+        Shutdown::Reboot => "reboot",
     };
     tool::run(&["systemctl", "--no-block", verb])?.success().map(|_| ())
 }

@@ -80,8 +80,7 @@ impl<'m> Screen<'m> {
     /// Says why nothing is installed.
     pub fn fail(&self, error: &anyhow::Error) {
         let hint = crate::error::hint(error);
-        let help = hint.as_ref().map(|hint| format!("\nwhat to do: {hint}")).unwrap_or_default();
-        let _ = self.machine.announce(&format!("THIS MACHINE IS NOT INSTALLED: {error:#}{help}"));
+        let _ = self.machine.announce(&format!("THIS MACHINE IS NOT INSTALLED: {}", in_words(error)));
         let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
         let code = crate::error::exit_code(error);
         self.event("error", &json!({"message": error.to_string(), "causes": causes, "hint": hint, "exit_code": code}));
@@ -159,6 +158,12 @@ impl<'m> Screen<'m> {
         }
         let _ = port.write_all(format!("{event}\n").as_bytes());
     }
+}
+
+/// An error and, on a line of its own, what to do about it.
+pub fn in_words(error: &anyhow::Error) -> String {
+    let hint = crate::error::hint(error).map(|hint| format!("\nwhat to do: {hint}")).unwrap_or_default();
+    format!("{error:#}{hint}")
 }
 
 /// ` 42 %  49 of 117 MiB written, 12.3 MiB/s, 8 s left`

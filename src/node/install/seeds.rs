@@ -8,17 +8,16 @@ use anyhow::{Context as _, Result};
 use zeroize::Zeroizing;
 
 use super::disks::{self, MEDIUM};
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use crate::cidata;
-use crate::digest::Sha256;
 use crate::error::{Failure, Kind};
 use crate::fs;
 use crate::medium::REGION;
 use crate::node::identity::{self, Marks};
 use crate::node::machine::Machine;
 use crate::node::volumes;
-use crate::region::{self, HEADER, Header, Stamp, State};
-use crate::seal::{self, InventoryNode, Seed, menu};
+use crate::region::{self, HEADER};
+use crate::seal::{InventoryNode, Seed};
 
 /// How often a seed is looked for that is not there yet.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -31,8 +30,7 @@ pub fn wait_for(machine: &Machine, marks: &Marks, screen: &Screen<'_>) -> Result
             Ok(found) => return Ok(found),
             Err(error) => error,
         };
-        let hint = crate::error::hint(&why).map(|hint| format!("\nwhat to do: {hint}")).unwrap_or_default();
-        let text = format!("waiting for a seed: {why:#}{hint}");
+        let text = format!("waiting for a seed: {}", screen::in_words(&why));
         if text != said {
             screen.say(&text);
             said = text;
@@ -74,11 +72,7 @@ fn stamped(machine: &Machine) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if !path.exists() {
         return Ok(None);
     }
-    let bytes = Zeroizing::new(fs::read(&path)?);
-    match region::read(&bytes).context("reading the medium's seed")? {
-        State::Unstamped(_) => Ok(None),
-        State::Stamped(_, payload) => cidata::read_file(payload, seal::FILE).map(Some),
-    }
+    volumes::in_bytes(&Zeroizing::new(fs::read(&path)?)).context("reading the medium's seed")
 }
 
 /// The seeds on attached volumes.
@@ -94,27 +88,6 @@ fn plugged(machine: &Machine) -> Result<Vec<Zeroizing<Vec<u8>>>> {
 pub fn region_for(seed: &Seed, node: &str) -> Result<Zeroizing<Vec<u8>>> {
     const SIZE: usize = region::SIZE as usize;
     let own = seed.narrowed(&[node])?;
-    let bytes = own.to_bytes();
-    let text = |text: String| Zeroizing::new(text.into_bytes());
-    let manifest = own.manifest();
-    let files = cidata::Files::from([
-        (seal::FILE.to_owned(), bytes),
-        (menu::FILE.to_owned(), menu::file(&own)?),
-        ("meta-data".to_owned(), text(format!("instance-id: castiron-{}-{}\n", manifest.site, manifest.serial))),
-        ("user-data".to_owned(), text("#cloud-config\n{}\n".to_owned())),
-    ]);
-    let mut region = Zeroizing::new(region::unstamped(SIZE));
-    let room = SIZE - HEADER;
-    let volume = cidata::make(&files, room)?;
-    let length = volume.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    region[..length].copy_from_slice(&volume[..length]);
-    let stamp = Stamp {
-        length: length as u64,
-        sha256: Sha256::of(&volume[..length]),
-        site: manifest.site,
-        serial: manifest.serial,
-        time: 0,
-    };
-    region[room..].copy_from_slice(&Header { room: room as u64, stamp: Some(stamp) }.to_bytes());
-    Ok(region)
+    let volume = cidata::make(&own.files()?, SIZE - HEADER)?;
+    region::stamped(SIZE, &own.payload(&volume, 0))
 }

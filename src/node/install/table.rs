@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 
 use anyhow::{Context as _, Result, ensure};
+use gpt::partition_types::EFI;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::boot_entry::Esp;
@@ -86,10 +87,7 @@ pub fn fit(head: &[u8], size: u64) -> Result<Table> {
 
 /// The EFI system partition of an image or an installed disk.
 pub fn esp(slices: &[Slice]) -> Result<Esp> {
-    let esp = slices.iter().find(|slice| slice.kind.eq_ignore_ascii_case(ESP_TYPE));
+    let esp = slices.iter().find(|slice| slice.kind.eq_ignore_ascii_case(&EFI.guid.to_string()));
     let esp = esp.context("the disk has no EFI system partition")?;
     Ok(Esp { number: esp.number, first: esp.start / BLOCK, blocks: esp.len / BLOCK, guid: esp.guid })
 }
-
-/// The partition type of an EFI system partition.
-const ESP_TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";

@@ -4,11 +4,11 @@
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::select::Rule;
 use crate::autoinstall::{Autoinstall, Demands, Match, Shutdown};
 use crate::error::{Failure, Kind};
+use crate::node::settings::{self, Access, Private};
 use crate::seal::{Inventory, InventoryNode, Seed};
 
 /// What is to be done.
@@ -21,7 +21,7 @@ pub struct Wish {
     /// What to do with somebody else's data.
     pub foreign_data: ForeignData,
     /// What to do afterwards.
-    pub after: After,
+    pub after: Shutdown,
 }
 
 /// What to do with somebody else's data.
@@ -35,17 +35,6 @@ pub enum ForeignData {
     Wipe,
 }
 
-/// What to do afterwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum After {
-    /// Switch off: whoever takes the medium out finds it done.
-    #[default]
-    Poweroff,
-    /// Start again.
-    Reboot,
-}
-
 /// What the site says of one node.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
@@ -54,31 +43,22 @@ struct OfNode {
     foreign_data: ForeignData,
 }
 
-/// What the site says of every node.
+/// What the site says of every node, besides [`Access`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct OfSite {
-    after: After,
-    user: Option<String>,
-    authorized_keys: Vec<String>,
+    after: Shutdown,
 }
-
-/// What the site says to this node alone.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Private {
-    password_hash: Option<String>,
-}
-
-/// Who logs in where the site does not say.
-const USER: &str = "ubuntu";
 
 /// Reads what both say. An error tells every demand that is not met.
 pub fn read(seed: &Seed, inventory: &Inventory, node: &InventoryNode, medium: &Autoinstall) -> Result<Wish> {
-    let own: OfNode = settings(&node.settings, &node.name)?;
-    let site: OfSite = settings(&inventory.settings, &inventory.cluster)?;
-    let private: Private = settings(&seed.open(&node.name, None)?.settings, &node.name)?;
-    let unmet = unmet(&medium.demands, node, &site, &private);
+    let reading = |of: &str| format!("reading what the seed says of `{of}`");
+    let own: OfNode = settings::read(&node.settings).with_context(|| reading(&node.name))?;
+    let of_cluster = || reading(&inventory.cluster);
+    let site: OfSite = settings::read(&inventory.settings).with_context(of_cluster)?;
+    let access: Access = settings::read(&inventory.settings).with_context(of_cluster)?;
+    let private = Private::read(&seed.open(&node.name, None)?.settings).with_context(|| reading(&node.name))?;
+    let unmet = unmet(&medium.demands, node, &access, &private);
     if !unmet.is_empty() {
         let text = format!("the medium's autoinstall asks for what the site does not say: {}", unmet.join("; "));
         return Err(Failure::new(Kind::Input, text)
@@ -89,20 +69,16 @@ pub fn read(seed: &Seed, inventory: &Inventory, node: &InventoryNode, medium: &A
         disk: own.disk,
         alternatives: medium.disks.clone(),
         foreign_data: own.foreign_data,
-        after: match medium.shutdown {
-            None => site.after,
-            Some(Shutdown::Reboot) => After::Reboot,
-            Some(Shutdown::Poweroff) => After::Poweroff,
-        },
+        after: medium.shutdown.unwrap_or(site.after),
     })
 }
 
-fn unmet(demands: &Demands, node: &InventoryNode, site: &OfSite, private: &Private) -> Vec<String> {
+fn unmet(demands: &Demands, node: &InventoryNode, site: &Access, private: &Private) -> Vec<String> {
     let mut unmet = Vec::new();
     if let Some(name) = demands.hostname.as_ref().filter(|name| **name != node.name) {
         unmet.push(format!("`identity.hostname` is `{name}`, and this machine is `{}`", node.name));
     }
-    let user = site.user.as_deref().unwrap_or(USER);
+    let user = &site.ssh_user;
     if let Some(name) = demands.username.as_ref().filter(|name| *name != user) {
         unmet.push(format!("`identity.username` is `{name}`, and the site's user is `{user}`"));
     }
@@ -116,29 +92,28 @@ fn unmet(demands: &Demands, node: &InventoryNode, site: &OfSite, private: &Priva
     unmet
 }
 
-fn settings<T: serde::de::DeserializeOwned + Default>(value: &Value, of: &str) -> Result<T> {
-    if value.is_null() {
-        return Ok(T::default());
-    }
-    serde_json::from_value(value.clone()).with_context(|| format!("reading what the seed says of `{of}`"))
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::seal::{Identity, NodeKind};
 
-    #[test]
-    fn every_demand_that_is_not_met_is_told() {
-        let node = InventoryNode {
+    fn node() -> InventoryNode {
+        InventoryNode {
             name: "db1".to_owned(),
             role: "db".to_owned(),
             kind: NodeKind::Db,
             address: None,
             identity: Identity::default(),
             settings: Value::Null,
-        };
-        let site = OfSite { authorized_keys: vec!["ssh-ed25519 A me".to_owned()], ..OfSite::default() };
+        }
+    }
+
+    #[test]
+    fn every_demand_that_is_not_met_is_told() {
+        let node = node();
+        let site = Access { authorized_keys: vec!["ssh-ed25519 A me".to_owned()], ..Access::default() };
         let private = Private { password_hash: Some("$y$1".to_owned()) };
         let mut demands = Demands {
             hostname: Some("db1".to_owned()),
@@ -152,5 +127,14 @@ mod tests {
         demands.password = Some("$y$2".to_owned());
         demands.authorized_keys.push("ssh-ed25519 B you".to_owned());
         insta::assert_snapshot!(unmet(&demands, &node, &site, &private).join("\n"));
+    }
+
+    #[test]
+    fn the_user_is_the_one_of_the_site() {
+        let site: Access = settings::read(&json!({"ssh-user": "ops", "after": "reboot"})).expect("reads");
+        let node = node();
+        let asks = |user: &str| Demands { username: Some(user.to_owned()), ..Demands::default() };
+        assert_eq!(unmet(&asks("ops"), &node, &site, &Private::default()), Vec::<String>::new());
+        assert_eq!(unmet(&asks("ubuntu"), &node, &site, &Private::default()).len(), 1);
     }
 }
