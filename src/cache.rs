@@ -6,7 +6,6 @@
 //! them changed (after mkosi's cache manifest). A result is checked against its digests by each run that uses it.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -34,11 +33,9 @@ pub struct Planned {
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     inputs: BTreeMap<String, String>,
-    files: Files,
+    /// By name, with digest and length.
+    files: BTreeMap<String, (Sha256, u64)>,
 }
-
-/// Files of a result, by name, with digest and length.
-pub type Files = BTreeMap<String, (Sha256, u64)>;
 
 impl Planned {
     /// The stage `stage` for `name` (a role, a layer). This program is always one of its inputs.
@@ -69,15 +66,14 @@ impl Planned {
 
     /// The result's folder: reused when it is there and whole, else made by `make` in a temporary folder.
     ///
-    /// `make` returns the files whose digests it knows already. `prepare` brings what `make` works on, such as the results of earlier stages; nothing of it happens when the result
-    /// is there. `text` says what is being done. Whoever else wants the same result, here or in another process, waits.
+    /// `prepare` brings what `make` works on, such as the results of earlier stages; nothing of it happens when the result is there. `text` says what is being done. Whoever else wants the same result, here or in another process, waits.
     /// A stage may wait for the locks of earlier stages while it holds its own: the stages' order lets no circle arise.
     pub fn ensure<T>(
         &self,
         ctx: &Context,
         text: &str,
         prepare: impl FnOnce() -> Result<T>,
-        make: impl FnOnce(T, &Path, &Step) -> Result<Files>,
+        make: impl FnOnce(T, &Path, &Step) -> Result<()>,
     ) -> Result<PathBuf> {
         let results = ctx.derived(FOLDER).join(format!("{}-{}", self.stage, self.name));
         let key = self.key();
@@ -98,7 +94,7 @@ impl Planned {
         text: &str,
         results: &Path,
         prepare: impl FnOnce() -> Result<T>,
-        make: impl FnOnce(T, &Path, &Step) -> Result<Files>,
+        make: impl FnOnce(T, &Path, &Step) -> Result<()>,
     ) -> Result<()> {
         let key = self.key();
         let folder = results.join(key.short());
@@ -127,12 +123,11 @@ impl Planned {
             .with_context(|| format!("creating a folder in `{}`", results.display()))?;
         let prepared = prepare()?;
         let step = ctx.ui.step(self.stage, text);
-        let mut files = make(prepared, temporary.path(), &step)?;
+        make(prepared, temporary.path(), &step)?;
+        let mut files = BTreeMap::new();
         for path in fs::list(temporary.path())? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if let Entry::Vacant(unknown) = files.entry(name) {
-                unknown.insert(Sha256::of_file(&path)?);
-            }
+            files.insert(name, Sha256::of_file(&path)?);
         }
         let record = Record { inputs: self.inputs.clone(), files };
         let text = serde_json::to_string_pretty(&record).context("writing a stage's record")?;

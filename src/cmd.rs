@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result};
 
 use crate::context::{Children, Context};
-use crate::digest::{HashWriter, Sha256};
 use crate::error::{Failure, Kind};
 use crate::fs;
 use crate::sandbox::{self, Bind, Spec, Step};
@@ -130,19 +129,11 @@ impl Cmd {
         Ok(text)
     }
 
-    /// Runs it to its end, its stdout into the file `path`; returns the file's digest and length.
-    pub fn run_into(self, ctx: &Context, path: &Path) -> Result<(Sha256, u64)> {
-        let mut file = HashWriter::new(fs::create(path)?);
-        let mut running = self.start(ctx, Stdio::null(), Stdio::piped())?;
+    /// Runs it to its end, its stdout into the file `path`.
+    pub fn run_into(self, ctx: &Context, path: &Path) -> Result<()> {
+        let mut running = self.start(ctx, Stdio::null(), fs::create(path)?.into())?;
         running.writes.push(path.to_owned());
-        let mut output = running.stdout();
-        let copied = std::io::copy(&mut output, &mut file);
-        // Where the file could not be written, the command must not wait for a reader.
-        drop(output);
-        let outcome = running.wait();
-        copied.with_context(|| format!("writing `{}`", path.display()))?;
-        outcome?;
-        Ok(file.finish())
+        running.wait()
     }
 
     /// Runs it with its stdin from a file and its stdout into another.

@@ -1,6 +1,6 @@
 //! Reading .deb files: an ar archive of two tar archives, as a stream.
 //!
-//! In: a .deb whose digest somebody has verified. Out: its control stanza, some of its files, or all of them on disk.
+//! In: a .deb whose digest somebody has verified. Out: its control stanza, some of its files, or all of them, on disk or in a tar.
 //! Runs: nothing; the tar and the decompressors are crates.
 //!
 //! - The ar layer is read here: forty lines for the one shape that deb(5) allows, where the `ar` crate (0.9) panics on a
@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Permissions};
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -77,6 +77,31 @@ pub fn unpack(path: &Path, into: &Path, without: &[&str]) -> Result<()> {
         if !name.is_some_and(|name| without.iter().any(|folder| name.starts_with(folder))) {
             tree.add(entry).with_context(reading)?;
         }
+    }
+    Ok(())
+}
+
+/// Appends a package's files to a tar, as root's, but for what lies below one of the paths `without`.
+pub fn append(path: &Path, to: &mut tar::Builder<impl Write>, without: &[&str]) -> Result<()> {
+    let reading = || format!("unpacking `{}`", path.display());
+    let mut tar = tar::Archive::new(member(path, "data.tar").with_context(reading)?);
+    for entry in tar.entries().with_context(reading)? {
+        let mut entry = entry.with_context(reading)?;
+        let Some(name) = inside(&entry.path().with_context(reading)?) else {
+            bail!("`{}` has a path that leads out of the tree", path.display())
+        };
+        if name.as_os_str().is_empty() || without.iter().any(|folder| name.starts_with(folder)) {
+            continue;
+        }
+        let mut header = entry.header().clone();
+        header.set_uid(0);
+        header.set_gid(0);
+        let link = entry.link_name().with_context(reading)?.map(std::borrow::Cow::into_owned);
+        match link {
+            Some(target) => to.append_link(&mut header, &name, target),
+            None => to.append_data(&mut header, &name, &mut entry),
+        }
+        .with_context(reading)?;
     }
     Ok(())
 }
@@ -300,6 +325,36 @@ mod tests {
         assert_eq!(files, BTreeMap::from([("usr/lib/y".to_owned(), b"y".to_vec())]));
         let error = read_files(&deb, &["usr/lib/y", "usr/lib/z"]).expect_err("is not there");
         assert!(error.to_string().ends_with("has no file `/usr/lib/z`"), "{error}");
+    }
+
+    #[test]
+    fn a_package_becomes_a_part_of_a_tar() {
+        let (_folder, deb) = on_disk(&package(&[
+            entry("./", EntryType::Directory, ""),
+            file("./usr/lib/a", 0o755, b"a"),
+            entry("./usr/lib/b", EntryType::Link, "./usr/lib/a"),
+            entry("./usr/lib/c", EntryType::Symlink, "a"),
+            file("./usr/share/doc/d", 0o444, b"d"),
+        ]));
+        let mut tar = tar::Builder::new(Vec::new());
+        append(&deb, &mut tar, &["usr/share/doc"]).expect("appends");
+        let bytes = tar.into_inner().expect("ends");
+        let mut found = Vec::new();
+        for entry in tar::Archive::new(&bytes[..]).entries().expect("reads") {
+            let mut entry = entry.expect("reads");
+            let mut text = format!(
+                "{} {:?} {:?} ",
+                entry.path().expect("has one").display(),
+                entry.header().entry_type(),
+                entry.link_name().expect("reads")
+            );
+            entry.read_to_string(&mut text).expect("reads");
+            found.push(text);
+        }
+        assert_eq!(
+            found,
+            ["usr/lib/a Regular None a", "usr/lib/b Link Some(\"./usr/lib/a\") ", "usr/lib/c Symlink Some(\"a\") "]
+        );
     }
 
     #[test]

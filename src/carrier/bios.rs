@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cache::{Files, Planned};
+use crate::cache::Planned;
 use crate::context::Context;
 use crate::fs;
 use crate::tools::Tools;
@@ -84,7 +84,7 @@ pub fn core(ctx: &Context, tools: &Tools) -> Result<PathBuf> {
     let folder = planned.ensure(ctx, "making GRUB's core image", prepare, |(), folder, _| {
         tools.cmd("making GRUB's core image").bind_rw(folder, "out").step(command).run(ctx)?;
         fs::sync(folder)?;
-        Ok(Files::new())
+        Ok(())
     })?;
     Ok(folder.join("core.img"))
 }

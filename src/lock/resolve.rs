@@ -197,7 +197,7 @@ impl<'a> Apt<'a> {
         let cmd = self.tools.cmd(purpose).bind_rw(self.folder.path(), "apt").step(argv.iter().copied());
         let ran = cmd.env("APT_CONFIG", "/mnt/apt/apt.conf").writes_stdout().run_into(self.ctx, &output);
         let output = fs::read_to_string(&output)?;
-        ran.map(|_| output.clone()).map_err(|error| Failed::of(error, output, purpose))
+        ran.map(|()| output.clone()).map_err(|error| Failed::of(error, output, purpose))
     }
 }
 

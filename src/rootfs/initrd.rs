@@ -11,21 +11,21 @@
 //! `DRACUT_NO_MKNOD`: an ordinary user's sandbox can make no device nodes, and without it root's initrd would differ
 //! from the user's by them. devtmpfs brings them at boot.
 
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
 use super::kernel_version;
-use super::overlay::Overlay;
-use crate::cache::{Files, Planned};
+use super::overlay::{self, Overlay};
+use crate::cache::Planned;
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::lock::{INITRD, Lock, Package};
 use crate::profile::Profile;
 use crate::store::Store;
 use crate::tools::{EPOCH, Tools};
-use crate::{deb, fetch, fs};
+use crate::{deb, fetch};
 
 /// The initrd, planned.
 #[derive(Clone, Debug)]
@@ -75,31 +75,27 @@ impl<'a> Initrd<'a> {
         let text = format!("making the initrd of kernel {version}");
         let prepare = || fetch::fetch(ctx, self.profile, self.lock, &[base, INITRD]);
         let folder = self.planned.ensure(ctx, &text, prepare, |(), folder, _| {
-            let tree = tempfile::tempdir_in(folder).context("creating a temporary folder")?;
-            self.unpack(ctx, tree.path())?;
-            let overlays = tempfile::NamedTempFile::new_in(folder).context("creating a temporary file")?;
-            self.overlay.write_tar(overlays.as_file())?;
+            let passwd = |name: &str| {
+                [
+                    "cp".to_owned(),
+                    format!("/mnt/root/usr/share/base-passwd/{name}.master"),
+                    format!("/mnt/root/etc/{name}"),
+                ]
+            };
             self.tools
                 .cmd("making the initrd")
-                .bind(overlays.path(), "overlays.tar")
-                .bind_rw(tree.path(), "root")
+                .scratch("root")
                 .bind_rw(folder, "out")
+                .step(["tar", "--extract", "--directory=/mnt/root", "--keep-directory-symlink"])
+                .reads_stdin()
+                .step(passwd("passwd"))
+                .step(passwd("group"))
+                .step(["ln", "-s", "mawk", "/mnt/root/usr/bin/awk"])
                 .step(["mount", "--rbind", "/dev", "/mnt/root/dev"])
                 .step(["mount", "-t", "proc", "proc", "/mnt/root/proc"])
-                .step(["mount", "-t", "tmpfs", "tmpfs", "/mnt/root/run"])
-                .step(["mount", "-t", "tmpfs", "tmpfs", "/mnt/root/tmp"])
-                .step(["mount", "-t", "tmpfs", "tmpfs", "/mnt/root/var/tmp"])
                 .step(["chroot", "/mnt/root", "ldconfig"])
                 .step(["chroot", "/mnt/root", "systemd-sysusers"])
                 .step(["chroot", "/mnt/root", "depmod", &version])
-                .step([
-                    "tar",
-                    "--extract",
-                    "--directory=/mnt/root",
-                    "--file=/mnt/overlays.tar",
-                    "--keep-directory-symlink",
-                    "--no-overwrite-dir",
-                ])
                 // It yields to the packages of `base`, which everything else waits for.
                 .step(["chroot", "/mnt/root", "nice", "-n", "19", "dracut", "--force", "/tmp/initrd", &version])
                 .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
@@ -107,29 +103,25 @@ impl<'a> Initrd<'a> {
                 .step(["cp", "/mnt/root/tmp/initrd", "/mnt/out/initrd"])
                 .step(["cp", &format!("/mnt/root/boot/vmlinuz-{version}"), "/mnt/out/vmlinuz"])
                 .step(["chmod", "0644", "/mnt/out/initrd", "/mnt/out/vmlinuz"])
-                .run(ctx)?;
-            drop(overlays);
-            fs::remove(tree.path())?;
-            fs::sync(folder)?;
-            Ok(Files::new())
+                .run_fed(ctx, |stdin| self.write_tree(ctx, stdin))?;
+            Ok(())
         })?;
         Ok(Boot { vmlinuz: folder.join("vmlinuz"), initrd: folder.join("initrd") })
     }
 
-    /// The packages' files, and what their scripts would have written and dracut reads.
-    fn unpack(&self, ctx: &Context, tree: &Path) -> Result<()> {
+    /// The packages' files and the overlays, as one tar.
+    fn write_tree(&self, ctx: &Context, out: impl Write) -> Result<()> {
         let store = Store::new(&ctx.store);
+        let mut tar = tar::Builder::new(BufWriter::with_capacity(256 << 10, out));
         for package in packages(self.profile, self.lock) {
             ctx.check_interrupt()?;
-            deb::unpack(&store.path(&package.sha256), tree, UNREAD)
+            deb::append(&store.path(&package.sha256), &mut tar, UNREAD)
                 .with_context(|| format!("unpacking `{}`", package.name))?;
         }
-        for name in ["passwd", "group"] {
-            let master = tree.join("usr/share/base-passwd").join(format!("{name}.master"));
-            // Without a flush to the disk, which is nothing to a tree that lives for seconds.
-            std::fs::copy(&master, tree.join("etc").join(name)).with_context(|| format!("making `/etc/{name}`"))?;
+        for (path, entry) in self.overlay.entries() {
+            overlay::append(&mut tar, path, entry)?;
         }
-        symlink("mawk", tree.join("usr/bin/awk")).context("linking `awk`")
+        tar.into_inner().and_then(|mut out| out.flush()).context("writing the packages' files")
     }
 }
 

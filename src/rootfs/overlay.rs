@@ -137,15 +137,6 @@ impl Overlay {
         }
         Ok(Sha256::of(text))
     }
-
-    /// Writes the overlay as a tar.
-    pub fn write_tar(&self, writer: impl Write) -> Result<()> {
-        let mut tar = tar::Builder::new(writer);
-        for (path, entry) in &self.entries {
-            append(&mut tar, path, entry)?;
-        }
-        tar.into_inner().context("ending a tar")?.flush().context("ending a tar")
-    }
 }
 
 /// Appends one entry to a tar.

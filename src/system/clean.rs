@@ -20,7 +20,7 @@ const DOCUMENT: &str = "of documents only the copyright files stay";
 const TRACE: &str = "it is a trace of the installation, and no package's file";
 
 /// Trees that go whole, and why.
-const DROPPED: [(&str, &str); 11] = [
+const DROPPED: [(&str, &str); 12] = [
     ("usr/share/bug", DOCUMENT),
     ("usr/share/info", DOCUMENT),
     ("usr/share/lintian", "it serves those who check packages"),
@@ -29,6 +29,7 @@ const DROPPED: [(&str, &str); 11] = [
     ("usr/share/doc-base", DOCUMENT),
     ("etc/hostname", "a machine has its name from its site"),
     ("etc/hosts.bak", TRACE),
+    ("etc/apt/sources.list", "it names the folder that the packages were installed from"),
     ("etc/apt/apt.conf.d/99mmdebstrap", TRACE),
     ("etc/dpkg/dpkg.cfg.d/99mmdebstrap", TRACE),
     ("etc/.pwd.lock", TRACE),

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use clean::left_out;
 pub use contents::{Licences, PathEntry, licences_of};
 
-use crate::cache::{Files, Planned};
+use crate::cache::Planned;
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::lock::Lock;
@@ -155,7 +155,7 @@ impl<'a> Planning<'a> {
                 let boot = || boot.join().unwrap_or_else(|_| bail!("making the initrd panicked"));
                 self.squash(ctx, folder, &tree, boot, step)?;
                 self.seal(ctx, folder)?;
-                Ok(Files::new())
+                Ok(())
             })
         })?;
         let boot = self.initrd.ensure(ctx)?;

@@ -39,14 +39,14 @@ pub fn wait_for(machine: &Machine, marks: &Marks, screen: &Screen<'_>) -> Result
     }
 }
 
-/// Tries the medium's own seed, then a volume's.
+/// Tries the medium's own seed, then those on volumes. One that can not be read does not keep the others from being tried.
 fn look(machine: &Machine, marks: &Marks) -> Result<(Seed, InventoryNode)> {
-    let stamped = stamped(machine)?;
+    let stamped = stamped(machine).context("reading the medium's seed").transpose();
     disks::settle(machine)?;
-    let plugged = plugged(machine)?;
     let mut first = None;
-    for bytes in stamped.into_iter().chain(plugged) {
-        let found = Seed::parse(&bytes).and_then(|seed| {
+    for bytes in stamped.into_iter().chain(plugged(machine)?) {
+        let found = bytes.and_then(|bytes| {
+            let seed = Seed::parse(&bytes)?;
             let node = identity::find(marks, &seed.inventory()?)?.clone();
             Ok((seed, node))
         });
@@ -72,16 +72,15 @@ fn stamped(machine: &Machine) -> Result<Option<Zeroizing<Vec<u8>>>> {
     if !path.exists() {
         return Ok(None);
     }
-    volumes::in_bytes(&Zeroizing::new(fs::read(&path)?)).context("reading the medium's seed")
+    volumes::in_bytes(&Zeroizing::new(fs::read(&path)?))
 }
 
-/// The seeds on attached volumes.
-fn plugged(machine: &Machine) -> Result<Vec<Zeroizing<Vec<u8>>>> {
-    let mut seeds = Vec::new();
-    for name in disks::labelled(machine, region::NAME)? {
-        seeds.extend(volumes::on_volume(machine, &name).with_context(|| format!("reading the volume `{name}`"))?);
-    }
-    Ok(seeds)
+/// The seeds on attached volumes, and the errors of those that can not be read.
+fn plugged(machine: &Machine) -> Result<Vec<Result<Zeroizing<Vec<u8>>>>> {
+    let read = |name: &String| {
+        volumes::on_volume(machine, name).with_context(|| format!("reading the volume `{name}`")).transpose()
+    };
+    Ok(disks::labelled(machine, region::NAME)?.iter().filter_map(read).collect())
 }
 
 /// The region of the installed disk: what of the seed this one node may know.
