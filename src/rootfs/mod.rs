@@ -132,12 +132,10 @@ impl<'a> Tree<'a> {
             "/mnt/tree/root".to_owned(),
             "deb [trusted=yes] file:/mnt ./".to_owned(), // every byte was checked against the lock before
         ]);
-        let mut pack: Vec<String> =
-            ["tar", "--directory=/mnt/tree/root", "--create", "--sort=name", "--format=pax"].map(str::to_owned).into();
-        pack.extend(
-            ["--pax-option=delete=atime,delete=ctime", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
-                .map(str::to_owned),
-        );
+        let pack = "tar --directory=/mnt/tree/root --create --sort=name --clamp-mtime --format=pax \
+                    --pax-option=delete=atime,delete=ctime --numeric-owner --xattrs --xattrs-include=*";
+        let mut pack: Vec<String> = pack.split_whitespace().map(str::to_owned).collect();
+        pack.push(format!("--mtime=@{EPOCH}"));
         pack.extend(UNUSED.map(|path| format!("--exclude=./{path}/?*")));
         pack.push(".".to_owned());
         Ok(cmd.step(command).env("SOURCE_DATE_EPOCH", EPOCH.to_string()).step(pack).writes_stdout())
