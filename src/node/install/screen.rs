@@ -132,6 +132,8 @@ impl<'m> Screen<'m> {
             let _ = screen.write_all(b"\r\n");
         }
         let seconds = (step.began.elapsed().as_secs_f64() * 100.0).round() / 100.0;
+        let rate = step.total as f64 / f64::from(1 << 20) / seconds.max(0.01);
+        let _ = self.machine.announce(&format!("{}: done in {seconds:.2} s, {rate:.1} MiB/s", step.text));
         let event = json!({
             "id": self.steps, "stage": "install", "text": step.text, "outcome": "done", "seconds": seconds, "bytes": step.total,
         });

@@ -71,6 +71,7 @@ pub fn write(
     put(disk, size - TAIL, &vec![0; TAIL as usize])?;
     flush(disk)?;
     clear_old(disk, &map, &table)?;
+    progress(Phase::Write, 0, total);
     let mut done = 0;
     for segment in &map {
         let bytes = source.read(segment, &mut buffer)?;
@@ -84,6 +85,7 @@ pub fn write(
     }
     flush(disk)?;
 
+    progress(Phase::Compare, 0, total);
     done = 0;
     for segment in &map {
         let skipped = HEAD.saturating_sub(segment.at).min(segment.len);
