@@ -19,6 +19,9 @@ pub const SCHEMA: u32 = 1;
 pub const FOLDER: &str = "castiron";
 /// The description, in [`FOLDER`].
 pub const FILE: &str = "medium.json";
+/// The description's digest, in [`FOLDER`], as `sha256sum --check` reads it: a bit of a command that turned over is no command
+/// to run.
+pub const SUM: &str = "medium.sha256";
 
 /// The seed region, as a file: a partition of the medium has the same bytes, but a CD has no partitions.
 pub const REGION: &str = "castiron/seed.img";
@@ -90,6 +93,11 @@ impl Medium {
         );
         serde_json::from_value(version).context("reading the medium's description")
     }
+}
+
+/// What [`SUM`] says of a description.
+pub fn sum(description: &str) -> String {
+    format!("{}  {FILE}\n", Sha256::of(description))
 }
 
 /// Writes a map: one JSON object a line, by place on the disk.

@@ -115,7 +115,9 @@ fn the_maps_lead_to_the_very_disk() {
     let on_medium = folder.path().join("medium");
     said(tool("xorriso").args(["-osirrox", "on", "-indev"]).arg(iso(alone())).args(["-extract", "/"]).arg(&on_medium));
     let medium = on_medium.join(medium::FOLDER);
-    let description = Medium::parse(&fs::read_to_string(medium.join(medium::FILE)).unwrap()).unwrap();
+    let text = fs::read_to_string(medium.join(medium::FILE)).unwrap();
+    assert_eq!(fs::read_to_string(medium.join(medium::SUM)).unwrap(), medium::sum(&text));
+    let description = Medium::parse(&text).unwrap();
     assert!(medium.join(&description.id).exists(), "the marker by which GRUB finds its own medium");
     assert_eq!(description.live, "db");
     let disk = File::open(alone().join("db.raw")).unwrap();

@@ -5,7 +5,7 @@
 //! | path | what |
 //! | --- | --- |
 //! | `/live/` | kernel, initrd, root image and hash tree of the first role: what the medium itself runs |
-//! | `/castiron/medium.json`, `*.map`, `data` | what it installs: [`crate::medium`] |
+//! | `/castiron/medium.json`, `medium.sha256`, `*.map`, `data` | what it installs: [`crate::medium`] |
 //! | `/castiron/<id>` | empty; no other medium has it, so GRUB can not take a second Ubuntu medium for this one |
 //! | `/castiron/medium.cfg`, `/boot/grub/grub.cfg` | GRUB's menu |
 //! | `/autoinstall.yaml` | how it installs, in Ubuntu's format: [`crate::autoinstall`] |
@@ -55,7 +55,7 @@ pub struct Rider<'a> {
 }
 
 /// GRUB's modules on a BIOS: all that the medium's grub.cfg uses.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 26] = [
     "biosdisk",
     "part_gpt",
     "part_msdos",
@@ -80,6 +80,8 @@ const MODULES: [&str; 24] = [
     "loadenv",
     "loopback",
     "smbios",
+    "hashsum",
+    "gcry_sha256",
 ];
 
 /// Bytes of the medium's EFI system partition: shim, GRUB, MokManager and a small grub.cfg.
@@ -117,6 +119,9 @@ pub fn write(
     files.insert(autoinstall::FILE.to_owned(), text(given.text.clone()));
     files.insert(format!("{}/medium.cfg", medium::FOLDER), text(config(version, &id, &roles, first)));
 
+    let (kernel, _) = Sha256::of_file(&first.system.boot.vmlinuz)?;
+    files.insert("live/SHA256SUMS".to_owned(), text(format!("{kernel}  vmlinuz\n")));
+
     // The maps, and what of the disks the medium has nowhere else.
     fs::create_dir_all(&tree.join(medium::FOLDER))?;
     let mut library = Library::new(ctx, &tree.join(map::DATA))?;
@@ -141,8 +146,9 @@ pub fn write(
         autoinstall_sha256: Sha256::of(&given.text),
         roles: disks,
     };
-    let description = serde_json::to_string_pretty(&medium).context("describing the medium")?;
-    files.insert(format!("{}/{}", medium::FOLDER, medium::FILE), text(description + "\n"));
+    let description = serde_json::to_string_pretty(&medium).context("describing the medium")? + "\n";
+    files.insert(format!("{}/{}", medium::FOLDER, medium::SUM), text(medium::sum(&description)));
+    files.insert(format!("{}/{}", medium::FOLDER, medium::FILE), text(description));
     files.insert(medium::REGION.to_owned(), Content::Bytes(region::unstamped()));
     lay_down(&tree, &files)?;
 

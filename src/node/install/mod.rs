@@ -74,8 +74,13 @@ pub fn install(machine: &Machine, look: bool) -> Result<String> {
 }
 
 fn read_medium(machine: &Machine) -> Result<Medium> {
-    let file = machine.path(MEDIUM).join(medium::FOLDER).join(medium::FILE);
-    let medium = Medium::parse(&fs::read_to_string(&file)?).with_context(|| format!("reading `{}`", file.display()))?;
+    let folder = machine.path(MEDIUM).join(medium::FOLDER);
+    let (file, bytes) = (folder.join(medium::FILE), fs::read(&folder.join(medium::FILE))?);
+    let text = String::from_utf8_lossy(&bytes);
+    if fs::read(&folder.join(medium::SUM))? != medium::sum(&text).as_bytes() {
+        return Err(damaged(&format!("{}/{}", medium::FOLDER, medium::FILE)));
+    }
+    let medium = Medium::parse(&text).with_context(|| format!("reading `{}`", file.display()))?;
     let file = machine.path(MEDIUM).join(autoinstall::FILE);
     if Sha256::of(fs::read(&file)?) != medium.autoinstall_sha256 {
         let text = format!("the medium's `{}` is not the one that it was built with", autoinstall::FILE);
@@ -84,6 +89,13 @@ fn read_medium(machine: &Machine) -> Result<Medium> {
             .into());
     }
     Ok(medium)
+}
+
+/// A file of the medium that the builder has not written so.
+fn damaged(file: &str) -> anyhow::Error {
+    Failure::new(Kind::Integrity, format!("the medium is damaged: `{file}` is not what was built"))
+        .hint("write or copy the medium again, or attach it to another port")
+        .into()
 }
 
 /// `env` grows with what becomes known.
@@ -269,12 +281,7 @@ fn read_map(medium: &Path, role: &RoleDisk) -> Result<Vec<Segment>> {
     let path = medium.join(&role.map);
     let bytes = fs::read(&path)?;
     if Sha256::of(&bytes) != role.sha256 {
-        return Err(Failure::new(
-            Kind::Integrity,
-            format!("the medium is damaged: `{}` is not what was built", role.map),
-        )
-        .hint("write or copy the medium again, or attach it to another port")
-        .into());
+        return Err(damaged(&role.map));
     }
     medium::read_map(BufReader::new(bytes.as_slice()), role.size)
 }
