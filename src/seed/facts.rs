@@ -57,7 +57,6 @@ impl Facts {
                 "ssh-user": site.ssh_user,
                 "authorized-keys": site.authorized_keys,
                 "after": site.after,
-                "allow-upgrade": site.allow_upgrade,
             }),
             nodes: site.nodes.iter().map(|node| node_facts(site, node)).collect::<Result<_>>()?,
         })

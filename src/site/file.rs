@@ -210,9 +210,6 @@ pub(super) struct InstallTable {
     /// What follows an installation: `poweroff` (when nothing is said) or `reboot`.
     #[schemars(extend("enum" = ["poweroff", "reboot"]))]
     pub(super) after: Option<At<After>>,
-    /// Whether an installer that is newer than what is on the disk may install over it.
-    #[serde(default)]
-    pub(super) allow_upgrade: bool,
 }
 
 /// The way out.

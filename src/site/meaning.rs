@@ -27,7 +27,6 @@ pub(super) fn site(given: &Given<'_>) -> Option<Site> {
         authorized_keys: texts(&file.ssh.authorized_keys),
         password_hash: text(file.console.password_hash.as_ref()),
         after: file.install.after.as_ref().map_or(After::Poweroff, |a| a.value),
-        allow_upgrade: file.install.allow_upgrade,
         proxy: proxy(&file.proxy, file, &cluster),
         services: services.collect(),
         cluster,

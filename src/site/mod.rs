@@ -107,8 +107,6 @@ pub struct Site {
     pub password_hash: Option<String>,
     /// What follows an installation.
     pub after: After,
-    /// Whether a newer installer may install over a node.
-    pub allow_upgrade: bool,
     /// The way out.
     pub proxy: Proxy,
     /// Services by name.
