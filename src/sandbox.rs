@@ -119,25 +119,32 @@ fn outer(spec: &Spec, text: &str) -> Result<u8> {
         nix::unistd::setresuid(0.into(), 0.into(), 0.into()).context("becoming root of the user namespace")?;
         nix::unistd::setresgid(0.into(), 0.into(), 0.into()).context("becoming root's group of the user namespace")?;
     }
-    // Threads can not be made after the pid namespace is, so who ends the child waits before there is one.
-    let inner_pid = Arc::new(AtomicI32::new(0));
+    // Threads can not be made after the pid namespace is, so who ends the child waits before there is one. A signal that comes
+    // before it is known ends it as soon as it is: to leave at once would leave behind what is being started.
+    let inner_pid = Arc::new(AtomicI32::new(NOT_YET));
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
     let to_end = Arc::clone(&inner_pid);
     std::thread::spawn(move || {
         for _ in signals.forever() {
-            match to_end.load(Ordering::SeqCst) {
-                0 => signal_hook::low_level::exit(128 + signal_hook::consts::SIGTERM),
-                pid => drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)),
+            let before = to_end.compare_exchange(NOT_YET, TO_END, Ordering::SeqCst, Ordering::SeqCst);
+            if let Err(pid @ 1..) = before {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
     });
     unshare(flags).context("making mount, pid, uts, ipc and network namespaces")?;
     let mut child =
         this_program().args([VERB, "inner", text]).spawn().context("starting the sandbox's first process")?;
-    inner_pid.store(child.id().cast_signed(), Ordering::SeqCst);
+    if inner_pid.swap(child.id().cast_signed(), Ordering::SeqCst) == TO_END {
+        child.kill().context("ending the sandbox's first process")?;
+    }
     // Process 1 is reaped only after all of its namespace is gone: whoever waits for us knows that nothing is left.
     Ok(code(child.wait().context("waiting for the sandbox's first process")?))
 }
+
+/// In place of the first process's number: it is not started yet, or shall end once it is.
+const NOT_YET: i32 = 0;
+const TO_END: i32 = -1;
 
 fn this_program() -> Command {
     #[expect(clippy::disallowed_methods, reason = "the sandbox is what `cmd` is built on")]

@@ -3,8 +3,12 @@
 
 mod common;
 
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
 use common::{Ran, Watched, World, wait_until_gone};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Presses ctrl-C when the run says `at`; then looks for what is left, and runs it again.
 #[track_caller]
@@ -88,6 +92,28 @@ fn ctrl_c_while_a_format_is_written() {
 fn ctrl_c_while_the_release_is_described_and_named() {
     interrupt(&ALL, "describing `db`", &ALL);
     interrupt(&ALL, "naming `db-", &ALL);
+}
+
+/// Whoever waits for a sandbox believes that nothing of it is left; so also when it is ended while it starts.
+#[test]
+#[ignore = "needs the tools tree and the packages of the lock"]
+fn a_sandbox_that_is_ended_at_any_moment_leaves_nothing() {
+    let world = World::new(&[]);
+    let tree = std::fs::read_dir(world.path("store/tools")).unwrap().map(|e| e.unwrap().path()).find(|p| p.is_dir());
+    let spec = serde_json::json!({
+        "root": tree.unwrap(), "network": false, "binds": [], "scratch": [], "devices": [], "probe": null,
+        "steps": [{"argv": ["sleep", "600"], "env": [], "stdin": false, "stdout": false}],
+    });
+    // It starts in about 20 ms.
+    for after in (0..20_000).step_by(100).map(Duration::from_micros) {
+        let mut sandbox = Command::new(env!("CARGO_BIN_EXE_castiron"));
+        sandbox.args(["sandbox", "outer", &spec.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut sandbox = sandbox.spawn().unwrap();
+        std::thread::sleep(after);
+        kill(Pid::from_raw(sandbox.id().cast_signed()), Signal::SIGTERM).unwrap();
+        sandbox.wait().unwrap();
+        assert_eq!(world.processes(), Vec::<String>::new(), "after {after:?}");
+    }
 }
 
 /// A kill gives castiron no chance to clean up: the kernel ends what it started, and the next run clears away.
