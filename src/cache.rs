@@ -66,7 +66,8 @@ impl Planned {
 
     /// The result's folder: reused when it is there and whole, else made by `make` in a temporary folder.
     ///
-    /// `prepare` brings what `make` works on, such as the results of earlier stages; nothing of it happens when the result is there. `text` says what is being done. Whoever else wants the same result, here or in another process, waits.
+    /// `prepare` brings what `make` works on, such as the results of earlier stages; nothing of it happens when the result
+    /// is there. `text` says what is being done. Whoever else wants the same result, here or in another process, waits.
     /// A stage may wait for the locks of earlier stages while it holds its own: the stages' order lets no circle arise.
     pub fn ensure<T>(
         &self,

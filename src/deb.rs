@@ -66,42 +66,41 @@ pub fn read_files(path: &Path, wanted: &[&str]) -> Result<BTreeMap<String, Vec<u
 
 /// Unpacks a package's files below `into`, as whoever runs this, but for what lies below one of the paths `without`.
 pub fn unpack(path: &Path, into: &Path, without: &[&str]) -> Result<()> {
-    let reading = || format!("unpacking `{}`", path.display());
     fs::create_dir_all(into)?;
     let root = into.canonicalize().with_context(|| format!("opening the folder `{}`", into.display()))?;
     let mut tree = Tree { root, folders: HashMap::new() };
-    let mut tar = tar::Archive::new(member(path, "data.tar").with_context(reading)?);
-    for entry in tar.entries().with_context(reading)? {
-        let entry = entry.with_context(reading)?;
-        let name = inside(&entry.path().with_context(reading)?);
-        if !name.is_some_and(|name| without.iter().any(|folder| name.starts_with(folder))) {
-            tree.add(entry).with_context(reading)?;
-        }
-    }
-    Ok(())
+    each(path, without, |name, entry| tree.add(name, entry)).with_context(|| format!("unpacking `{}`", path.display()))
 }
 
 /// Appends a package's files to a tar, as root's, but for what lies below one of the paths `without`.
 pub fn append(path: &Path, to: &mut tar::Builder<impl Write>, without: &[&str]) -> Result<()> {
-    let reading = || format!("unpacking `{}`", path.display());
-    let mut tar = tar::Archive::new(member(path, "data.tar").with_context(reading)?);
-    for entry in tar.entries().with_context(reading)? {
-        let mut entry = entry.with_context(reading)?;
-        let Some(name) = inside(&entry.path().with_context(reading)?) else {
-            bail!("`{}` has a path that leads out of the tree", path.display())
-        };
-        if name.as_os_str().is_empty() || without.iter().any(|folder| name.starts_with(folder)) {
-            continue;
-        }
+    each(path, without, |name, mut entry| {
         let mut header = entry.header().clone();
         header.set_uid(0);
         header.set_gid(0);
-        let link = entry.link_name().with_context(reading)?.map(std::borrow::Cow::into_owned);
-        match link {
-            Some(target) => to.append_link(&mut header, &name, target),
-            None => to.append_data(&mut header, &name, &mut entry),
+        match entry.link_name()?.map(std::borrow::Cow::into_owned) {
+            Some(target) => to.append_link(&mut header, name, target)?,
+            None => to.append_data(&mut header, name, &mut entry)?,
         }
-        .with_context(reading)?;
+        Ok(())
+    })
+    .with_context(|| format!("unpacking `{}`", path.display()))
+}
+
+/// A package's entries but for its root, by their paths in the tree.
+fn each(
+    path: &Path,
+    without: &[&str],
+    mut visit: impl FnMut(&Path, tar::Entry<'_, Box<dyn Read>>) -> Result<()>,
+) -> Result<()> {
+    let mut tar = tar::Archive::new(member(path, "data.tar")?);
+    for entry in tar.entries()? {
+        let entry = entry?;
+        let path = entry.path().context("reading a path")?.into_owned();
+        let name = inside(&path).with_context(|| format!("the path `{}` leads out of the tree", path.display()))?;
+        if !name.as_os_str().is_empty() && !without.iter().any(|folder| name.starts_with(folder)) {
+            visit(&name, entry)?;
+        }
     }
     Ok(())
 }
@@ -114,9 +113,7 @@ struct Tree {
 }
 
 impl Tree {
-    fn add<R: Read>(&mut self, mut entry: tar::Entry<'_, R>) -> Result<()> {
-        let path = entry.path().context("reading a path")?.into_owned();
-        let Some(name) = inside(&path) else { bail!("the path `{}` leads out of the tree", path.display()) };
+    fn add<R: Read>(&mut self, name: &Path, mut entry: tar::Entry<'_, R>) -> Result<()> {
         let Some(file_name) = name.file_name() else { return Ok(()) };
         let target = self.folder(name.parent().unwrap_or(Path::new("")))?.join(file_name);
         let what = || format!("writing `{}`", target.display());
@@ -159,7 +156,10 @@ impl Tree {
                 let modified = SystemTime::UNIX_EPOCH.checked_add(modified).context("a date after the end of time")?;
                 file.set_modified(modified).with_context(what)?;
             }
-            other => bail!("`{}` is of a kind that packages do not have: {other:?}", path.display()),
+            other => bail!(
+                "`{}` is of a kind that packages do not have: {other:?}",
+                String::from_utf8_lossy(&entry.path_bytes())
+            ),
         }
         Ok(())
     }

@@ -4,10 +4,9 @@
 //! castiron does not carry out, each at its place and with where to say it instead.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use jsonschema::Validator;
 use serde_json::Value as Json;
 
 use super::keys::{self, Fate};
@@ -46,14 +45,8 @@ impl Check<'_> {
 
     /// What Ubuntu's schema says.
     fn schema(&mut self, root: &Node) -> Result<()> {
-        static VALIDATOR: OnceLock<Validator> = OnceLock::new();
-        let validator = if let Some(made) = VALIDATOR.get() {
-            made
-        } else {
-            let schema: Json = serde_json::from_str(SCHEMA).context("reading Ubuntu's autoinstall schema")?;
-            let made = jsonschema::draft202012::new(&schema).context("reading Ubuntu's autoinstall schema")?;
-            VALIDATOR.get_or_init(|| made)
-        };
+        let schema: Json = serde_json::from_str(SCHEMA).context("reading Ubuntu's autoinstall schema")?;
+        let validator = jsonschema::draft202012::new(&schema).context("reading Ubuntu's autoinstall schema")?;
         for error in validator.iter_errors(&root.json()) {
             let path = error.instance_path().to_string();
             let place = root.find(path.split('/').skip(1));

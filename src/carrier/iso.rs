@@ -283,9 +283,9 @@ fn write_esp(ctx: &Context, profile: &Profile, lock: &Lock, search: &str, path: 
 /// El Torito, GPT and protective MBR as Ubuntu's own media have them (`xorriso -report_el_torito`: carriers.md, §1.1).
 fn assemble(ctx: &Context, tools: &Tools, work: &Path, system: &System, id: &str, name: &str) -> Result<()> {
     let mut core = vec!["grub-mkimage", "-d", "/usr/lib/grub/i386-pc", "-O", "i386-pc-eltorito"];
-    core.extend(["-c", "/mnt/work/cd.cfg", "-p", "/boot/grub", "-o", "/mnt/work/tree/boot/grub/eltorito.img"]);
+    core.extend(["-c", "/mnt/iso/cd.cfg", "-p", "/boot/grub", "-o", "/mnt/iso/tree/boot/grub/eltorito.img"]);
     core.extend(MODULES);
-    let out = format!("/mnt/work/{name}");
+    let out = format!("/mnt/iso/{name}");
     let label = label(id);
     let mut iso = vec!["xorriso", "-as", "mkisofs", "-quiet", "-V", &label, "-r", "-J", "-o", &out];
     // SOURCE_DATE_EPOCH is for the volume's own times: those of files are the build's without this.
@@ -293,13 +293,13 @@ fn assemble(ctx: &Context, tools: &Tools, work: &Path, system: &System, id: &str
     iso.extend(["--set_all_file_dates", &epoch]);
     iso.extend(["--grub2-mbr", "/usr/lib/grub/i386-pc/boot_hybrid.img", "--protective-msdos-label"]);
     iso.extend(["-partition_cyl_align", "off", "-partition_offset", "16", "--mbr-force-bootable"]);
-    iso.extend(["-append_partition", "2", ESP_TYPE, "/mnt/work/efi.img", "-appended_part_as_gpt"]);
+    iso.extend(["-append_partition", "2", ESP_TYPE, "/mnt/iso/efi.img", "-appended_part_as_gpt"]);
     iso.extend(["-c", "boot/boot.catalog", "-b", "boot/grub/eltorito.img", "-no-emul-boot", "-boot-load-size", "4"]);
     iso.extend(["-boot-info-table", "--grub2-boot-info"]);
     iso.extend(["-eltorito-alt-boot", "-e", "--interval:appended_partition_2:all::", "-no-emul-boot"]);
     iso.push("-graft-points");
-    let mut cmd = tools.cmd("making the ISO").bind_rw(work, "work");
-    let mut grafts = vec!["/=/mnt/work/tree".to_owned()];
+    let mut cmd = tools.cmd("making the ISO").bind_rw(work, "iso");
+    let mut grafts = vec!["/=/mnt/iso/tree".to_owned()];
     for (index, (on_medium, path)) in live(system).into_iter().enumerate() {
         let folder = path.parent().context("a file lies in a folder")?;
         cmd = cmd.bind(folder, &format!("live{index}"));

@@ -103,8 +103,7 @@ impl<'a> Initrd<'a> {
                 .step(["cp", "/mnt/root/tmp/initrd", "/mnt/out/initrd"])
                 .step(["cp", &format!("/mnt/root/boot/vmlinuz-{version}"), "/mnt/out/vmlinuz"])
                 .step(["chmod", "0644", "/mnt/out/initrd", "/mnt/out/vmlinuz"])
-                .run_fed(ctx, |stdin| self.write_tree(ctx, stdin))?;
-            Ok(())
+                .run_fed(ctx, |stdin| self.write_tree(ctx, stdin))
         })?;
         Ok(Boot { vmlinuz: folder.join("vmlinuz"), initrd: folder.join("initrd") })
     }

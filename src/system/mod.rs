@@ -154,8 +154,7 @@ impl<'a> Planning<'a> {
             self.planned.ensure(ctx, &text, prepare, |(tree, boot), folder, step| {
                 let boot = || boot.join().unwrap_or_else(|_| bail!("making the initrd panicked"));
                 self.squash(ctx, folder, &tree, boot, step)?;
-                self.seal(ctx, folder)?;
-                Ok(())
+                self.seal(ctx, folder)
             })
         })?;
         let boot = self.initrd.ensure(ctx)?;

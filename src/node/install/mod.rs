@@ -78,7 +78,7 @@ fn read_medium(machine: &Machine) -> Result<Medium> {
     let (file, bytes) = (folder.join(medium::FILE), fs::read(&folder.join(medium::FILE))?);
     let text = String::from_utf8_lossy(&bytes);
     if fs::read(&folder.join(medium::SUM))? != medium::sum(&text).as_bytes() {
-        return Err(damaged(&format!("{}/{}", medium::FOLDER, medium::FILE)));
+        return Err(not_as_built(&format!("{}/{}", medium::FOLDER, medium::FILE)));
     }
     let medium = Medium::parse(&text).with_context(|| format!("reading `{}`", file.display()))?;
     let file = machine.path(MEDIUM).join(autoinstall::FILE);
@@ -92,10 +92,8 @@ fn read_medium(machine: &Machine) -> Result<Medium> {
 }
 
 /// A file of the medium that the builder has not written so.
-fn damaged(file: &str) -> anyhow::Error {
-    Failure::new(Kind::Integrity, format!("the medium is damaged: `{file}` is not what was built"))
-        .hint("write or copy the medium again, or attach it to another port")
-        .into()
+fn not_as_built(file: &str) -> anyhow::Error {
+    writer::damaged(&format!("`{file}` is not what was built"))
 }
 
 /// `env` grows with what becomes known.
@@ -281,7 +279,7 @@ fn read_map(medium: &Path, role: &RoleDisk) -> Result<Vec<Segment>> {
     let path = medium.join(&role.map);
     let bytes = fs::read(&path)?;
     if Sha256::of(&bytes) != role.sha256 {
-        return Err(damaged(&role.map));
+        return Err(not_as_built(&role.map));
     }
     medium::read_map(BufReader::new(bytes.as_slice()), role.size)
 }

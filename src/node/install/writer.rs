@@ -158,6 +158,13 @@ fn place<'a>(extra: &Extra<'a>, table: &Table) -> Result<(u64, &'a [u8])> {
     Ok((slice.start, extra.bytes))
 }
 
+/// What the medium gives is not what was put there.
+pub(super) fn damaged(what: &str) -> anyhow::Error {
+    Failure::new(Kind::Integrity, format!("the medium is damaged: {what}"))
+        .hint("write or copy the medium again, or attach it to another port")
+        .into()
+}
+
 /// The medium's files, one open at a time.
 struct Source<'a> {
     medium: &'a Path,
@@ -168,21 +175,16 @@ impl Source<'_> {
     /// A segment's bytes, checked.
     fn read<'b>(&mut self, segment: &Segment, buffer: &'b mut [u8]) -> Result<&'b [u8]> {
         let path = self.medium.join(&segment.file);
-        let damaged = |why: String| {
-            Failure::new(
-                Kind::Integrity,
-                format!("the medium is damaged: `{}`, {} bytes at {}: {why}", segment.file, segment.len, segment.from),
-            )
-            .hint("write or copy the medium again, or attach it to another port")
-        };
+        let here =
+            |why: &str| damaged(&format!("`{}`, {} bytes at {}: {why}", segment.file, segment.len, segment.from));
         if self.open.as_ref().is_none_or(|(name, _)| *name != segment.file) {
             self.open = Some((segment.file.clone(), fs::open(&path)?));
         }
         let file = self.open.as_ref().map(|(_, file)| file).context("the medium's file was opened")?;
         let bytes = &mut buffer[..segment.len as usize];
-        file.read_exact_at(bytes, segment.from).map_err(|error| damaged(error.to_string()))?;
+        file.read_exact_at(bytes, segment.from).map_err(|error| here(&error.to_string()))?;
         if Sha256::of(&bytes) != segment.sha256 {
-            return Err(damaged("they are not what the release says".to_owned()).into());
+            return Err(here("they are not what the release says"));
         }
         Ok(bytes)
     }
