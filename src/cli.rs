@@ -40,8 +40,8 @@ struct Global {
     /// Lock to write and read [default: profiles/castiron.lock]
     #[arg(long, global = true, value_name = "FILE", env = "CASTIRON_LOCK")]
     lock_file: Option<PathBuf>,
-    /// A copy of Ubuntu's archive (URL or folder) to try before those of the profiles; may be repeated
-    #[arg(long, global = true, value_name = "URL|DIR")]
+    /// A mirror (URL or folder) to try before the archive and the publishers; may be repeated (docs/mirrors.md)
+    #[arg(long, global = true, value_name = "URL|DIR", env = "CASTIRON_MIRROR", value_delimiter = ' ')]
     mirror: Vec<String>,
     /// Say what happens as JSON events on stdout, one a line
     #[arg(long, global = true)]

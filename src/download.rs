@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use reqwest::StatusCode;
 use reqwest::blocking::Client;
 use reqwest::header::CONTENT_LENGTH;
 
@@ -51,6 +52,8 @@ pub struct Item {
     pub size: u64,
     /// Where to try, in order: addresses (`http://…`, `https://…`) or absolute paths.
     pub sources: Vec<String>,
+    /// The bearer token that addresses want to see; no secret, for it is given to anybody who asks.
+    pub token: Option<String>,
 }
 
 /// An item that no source could give.
@@ -185,6 +188,18 @@ pub fn small(ctx: &Context, name: &str, sources: &[String], limit: u64) -> Resul
     Err(Failure::new(Kind::Network, lines.join("\n")).hint(NETWORK_HINT).into())
 }
 
+/// A small file that may not be there.
+pub fn maybe(ctx: &Context, source: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    ctx.check_interrupt()?;
+    let gone = if is_address(source) {
+        let answer = client()?.head(source).send();
+        answer.is_ok_and(|answer| matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::GONE))
+    } else {
+        !folder_path(source).exists()
+    };
+    if gone { Ok(None) } else { small(ctx, source, &[source.to_owned()], limit).map(|(_, bytes)| Some(bytes)) }
+}
+
 /// How long a file is whose digest alone is known, by the first source that says so.
 pub fn length(ctx: &Context, name: &str, sources: &[String]) -> Result<u64> {
     let client = sources.iter().any(|s| is_address(s)).then(client).transpose()?;
@@ -260,12 +275,17 @@ fn absent(ctx: &Context, store: &Store, items: &[Item]) -> Result<Vec<Item>> {
     Ok(wanted)
 }
 
-fn client() -> Result<Client> {
+/// Names the crypto provider of this process, once.
+pub fn crypto() {
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| {
         // An error means that the process has one already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
+}
+
+fn client() -> Result<Client> {
+    crypto();
     let builder = || {
         Client::builder()
             .user_agent(concat!("castiron/", env!("CARGO_PKG_VERSION")))
@@ -306,7 +326,7 @@ mod tests {
 
     #[test]
     fn an_error_names_every_source_and_tells_wrong_bytes_from_no_bytes() {
-        let item = Item { name: "zlib1g".into(), sha256: Sha256::of(""), size: 7, sources: Vec::new() };
+        let item = Item { name: "zlib1g".into(), sha256: Sha256::of(""), size: 7, sources: Vec::new(), token: None };
         let tried = |trouble| Try { source: "http://a/x".into(), trouble, message: "it is bad".into() };
         let missing =
             |tries: &[Trouble]| Missing { item: item.clone(), tries: tries.iter().map(|t| tried(*t)).collect() };

@@ -65,6 +65,10 @@ pub mod download;
 pub mod error;
 pub mod fs;
 #[cfg(feature = "builder")]
+pub mod mirror;
+#[cfg(feature = "builder")]
+pub mod registry;
+#[cfg(feature = "builder")]
 pub mod sandbox;
 #[cfg(feature = "builder")]
 pub mod store;

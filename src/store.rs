@@ -15,7 +15,7 @@
 //! fsynced after a rename: an object that a power cut takes back is simply missing.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -111,6 +111,22 @@ impl Store {
             }
             pause(ctx)?;
         }
+    }
+
+    /// Brings a few bytes that are at hand, and returns their digest.
+    pub fn put(&self, ctx: &Context, bytes: &[u8]) -> Result<Sha256> {
+        let digest = Sha256::of(bytes);
+        let claim = self.claim(ctx, &digest)?;
+        if self.verified(&digest, bytes.len() as u64)?.is_some() {
+            claim.release_if_empty()?;
+            return Ok(digest);
+        }
+        let writing = || format!("writing `{}`", claim.path().display());
+        claim.file().set_len(0).with_context(writing)?;
+        let mut file = claim.file();
+        file.write_all(bytes).with_context(writing)?;
+        claim.finish()?;
+        Ok(digest)
     }
 
     fn try_claim(&self, digest: &Sha256) -> Result<Option<Claim>> {

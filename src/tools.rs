@@ -94,6 +94,7 @@ impl Tools {
                     .chain(&wanted.mirrors)
                     .map(|m| format!("{}/{}", m.trim_end_matches('/'), p.path))
                     .collect(),
+                token: None,
             })
             .collect();
         download::bring(ctx, &store, &items)?;

@@ -37,6 +37,7 @@ pub fn run(ctx: &Context, args: Fetch) -> Result<ExitCode> {
     }
     for profile in &wanted {
         fetch::fetch_files(ctx, profile)?;
+        fetch::fetch_published(ctx, profile, &lock)?;
     }
     ctx.ui.note(format!("the store holds all that {} needs", names(&wanted)));
     Ok(ExitCode::SUCCESS)

@@ -15,12 +15,15 @@ pub struct Lock {
     /// Compare the lock with the profiles, offline; write nothing
     #[arg(long, conflicts_with_all = ["upgrade", "allow_older", "tools"])]
     check: bool,
-    /// Let only this package move, and what it needs; may be repeated
-    #[arg(long, value_name = "PACKAGE")]
+    /// Let only this package move, and what it needs, or the tag of this image; may be repeated
+    #[arg(long, value_name = "PACKAGE|IMAGE")]
     upgrade: Vec<String>,
     /// Accept indices that are older than the lock
     #[arg(long)]
     allow_older: bool,
+    /// Take programs and images from this origin, not from their publishers; the lock then says so
+    #[arg(long, value_name = "URL|DIR", env = "CASTIRON_ORIGIN")]
+    origin: Option<String>,
     /// Resolve the packages of the tools tree instead, from `profiles/tools.toml`
     #[arg(long)]
     tools: bool,
@@ -35,7 +38,7 @@ pub fn run(ctx: &Context, args: Lock) -> Result<ExitCode> {
         ctx.ui.note(format!("`{}` answers the profiles ({} packages)", ctx.display(&shown), lock.packages.len()));
         return Ok(ExitCode::SUCCESS);
     }
-    let options = Options { upgrade: args.upgrade, allow_older: args.allow_older };
+    let options = Options { upgrade: args.upgrade, allow_older: args.allow_older, origin: args.origin };
     let name = if args.tools { TOOLS_FILE } else { FILE };
     let old = lock::path(ctx, name).exists().then(|| lock::load_from(ctx, name)).transpose()?;
     let new = if args.tools {

@@ -1,4 +1,5 @@
-//! `castiron schema`: the JSON Schema of profiles, so that editors complete and check them while they are written.
+//! `castiron schema`: the JSON Schema of profiles and of version sets, so that editors complete and check them while they
+//! are written.
 
 use std::process::ExitCode;
 
@@ -10,11 +11,16 @@ use crate::profile;
 
 /// Arguments of `castiron schema`.
 #[derive(Debug, Args)]
-pub struct Schema {}
+pub struct Schema {
+    /// That of version sets (`profiles/kubernetes/*.toml`) instead
+    #[arg(long)]
+    kubernetes: bool,
+}
 
 /// Runs the verb.
-pub fn run(ctx: &Context, _args: Schema) -> Result<ExitCode> {
-    let text = serde_json::to_string_pretty(&profile::schema()).context("writing the schema out")?;
+pub fn run(ctx: &Context, args: Schema) -> Result<ExitCode> {
+    let schema = if args.kubernetes { profile::versions_schema() } else { profile::schema() };
+    let text = serde_json::to_string_pretty(&schema).context("writing the schema out")?;
     ctx.ui.data(text);
     Ok(ExitCode::SUCCESS)
 }

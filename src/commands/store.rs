@@ -157,8 +157,13 @@ fn names(ctx: &Context) -> Result<BTreeMap<Sha256, String>> {
     let mut names = BTreeMap::new();
     for name in [FILE, TOOLS_FILE] {
         if lock::path(ctx, name).exists() {
-            let Lock { packages, .. } = lock::load_from(ctx, name)?;
+            let Lock { packages, programs, images, .. } = lock::load_from(ctx, name)?;
             names.extend(packages.into_iter().map(|p| (p.sha256, format!("{} {}", p.name, p.version))));
+            names.extend(programs.into_iter().map(|p| (p.sha256, p.url)));
+            for image in images {
+                names.insert(image.digest, image.reference.clone());
+                names.extend(image.blobs.iter().map(|b| (b.sha256, image.reference.clone())));
+            }
         }
     }
     let files: BTreeSet<_> =

@@ -159,6 +159,9 @@ impl Work {
         if start > 0 {
             request = request.header(RANGE, format!("bytes={start}-"));
         }
+        if let Some(token) = &item.token {
+            request = request.bearer_auth(token);
+        }
         let answer = request.send().map_err(|e| {
             let why = innermost(&e);
             if (e.is_connect() || e.is_timeout())

@@ -60,6 +60,7 @@ pub fn key(ctx: &Context, store: &Store, archive: &Archive, tools: &[Package]) -
         sha256: package.sha256,
         size: package.size,
         sources: super::below(&super::mirrors(ctx, archive), &package.path),
+        token: None,
     };
     download::bring(ctx, store, &[item]).context("fetching the archive's key")?;
     let files = deb::read_files(&store.path(&package.sha256), &[KEYRING])?;
@@ -166,5 +167,5 @@ fn index_item(mirrors: &[String], suite: &str, path: &str, digest: Sha256, size:
     let by_hash = format!("dists/{suite}/{folder}/by-hash/SHA256/{digest}");
     let by_name = format!("dists/{suite}/{path}");
     let sources = mirrors.iter().flat_map(|m| [format!("{m}/{by_hash}"), format!("{m}/{by_name}")]).collect();
-    Item { name: by_name, sha256: digest, size, sources }
+    Item { name: by_name, sha256: digest, size, sources, token: None }
 }

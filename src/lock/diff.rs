@@ -97,7 +97,10 @@ mod tests {
             made: "2026-01-01T00:00:00Z".into(),
             request: BTreeMap::new(),
             archive: Asked { suites: Vec::new(), components: Vec::new(), key: String::new() },
+            origin: None,
             packages: packages.iter().map(package).collect(),
+            programs: Vec::new(),
+            images: Vec::new(),
         }
     }
 

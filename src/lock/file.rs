@@ -77,6 +77,14 @@ fn render(lock: &Lock, verb: &str) -> String {
     let (suites, components) = (list(&archive.suites), list(&archive.components));
     let key = quoted(&archive.key);
     let _ = write!(text, "\n[archive]\nsuites = [{suites}]\ncomponents = [{components}]\nkey = {key}\n");
+    if let Some(origin) = &lock.origin {
+        let _ = write!(
+            text,
+            "\n# Not the publishers' bytes.\n[origin]\nname = {}\nabout = {}\n",
+            quoted(&origin.name),
+            quoted(&origin.about)
+        );
+    }
     for p in &lock.packages {
         let _ = write!(
             text,
@@ -90,6 +98,19 @@ fn render(lock: &Lock, verb: &str) -> String {
             quoted(&p.pocket),
             list(&p.layers)
         );
+    }
+    for p in &lock.programs {
+        let sha256 = quoted(&p.sha256.to_string());
+        let _ = write!(text, "\n[[program]]\nurl = {}\nsize = {}\nsha256 = {sha256}\n", quoted(&p.url), p.size);
+    }
+    for i in &lock.images {
+        let digest = quoted(&i.digest.to_string());
+        let reference = quoted(&i.reference);
+        let _ = write!(text, "\n[[image]]\nreference = {reference}\ndigest = {digest}\nsize = {}\nblobs = [\n", i.size);
+        for blob in &i.blobs {
+            let _ = writeln!(text, "  {{ sha256 = {}, size = {} }},", quoted(&blob.sha256.to_string()), blob.size);
+        }
+        text.push_str("]\n");
     }
     text
 }
@@ -107,7 +128,8 @@ fn key(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::digest::Sha256;
-    use crate::lock::{Asked, Package};
+    use crate::lock::{Asked, Blob, Image, Package, Program};
+    use crate::mirror::Origin;
     use std::collections::BTreeMap;
 
     #[test]
@@ -130,7 +152,18 @@ mod tests {
                 ("odd \"name".into(), Vec::new()),
             ]),
             archive: Asked { suites: vec!["noble".into()], components: vec!["main".into()], key: "F6EC".into() },
+            origin: Some(Origin { name: "a copy \"of\" ours".into(), about: "built from source".into() }),
             packages: vec![package.clone(), Package { name: "libc6-dev".into(), ..package }],
+            programs: vec![Program { url: "https://dl.k8s.io/kubelet".into(), size: 7, sha256: Sha256::of("kubelet") }],
+            images: vec![Image {
+                reference: "registry.k8s.io/pause:3.9".into(),
+                digest: Sha256::of("manifest"),
+                size: 8,
+                blobs: vec![
+                    Blob { sha256: Sha256::of("config"), size: 1 },
+                    Blob { sha256: Sha256::of("layer"), size: 2 },
+                ],
+            }],
         };
         let text = render(&lock, "castiron lock");
         assert_eq!(toml::from_str::<Lock>(&text).expect("reads"), lock);

@@ -1,6 +1,6 @@
 //! The lock: exactly which bytes.
 //!
-//! In: the profiles, the archive's signed indices. Out: [`Lock`], kept as `profiles/castiron.lock`. Runs: `apt-get`, `apt-cache`
+//! In: the profiles, the archive's signed indices, the publishers of programs and images. Out: [`Lock`], kept as `profiles/castiron.lock`. Runs: `apt-get`, `apt-cache`
 //! of the tools tree.
 //!
 //! ```text
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::download;
+use crate::mirror::Origin;
 use crate::profile::{Archive, Profile};
 use crate::store::Store;
 use crate::tools::Tools;
@@ -28,14 +29,17 @@ mod diff;
 mod file;
 mod index;
 mod key;
+mod published;
 mod release;
 mod resolve;
 mod wish;
 
 pub use diff::Difference;
 pub use file::{FILE, TOOLS_FILE, load, load_from, path, save};
+pub use published::{Blob, Image, Program, manifest, program_item};
 pub use wish::ToolsList;
 
+use published::Published;
 use wish::Wish;
 
 /// The layer of packages that only the initrd is made with.
@@ -55,9 +59,18 @@ pub struct Lock {
     pub request: BTreeMap<String, Vec<String>>,
     /// The archive that was asked.
     pub archive: Asked,
+    /// Where programs and images were resolved, if not at their publishers'.
+    #[serde(default)]
+    pub origin: Option<Origin>,
     /// The packages, sorted by name and version.
     #[serde(default, rename = "package")]
     pub packages: Vec<Package>,
+    /// The programs of the version sets, sorted by address.
+    #[serde(default, rename = "program")]
+    pub programs: Vec<Program>,
+    /// The images of the version sets, sorted by name.
+    #[serde(default, rename = "image")]
+    pub images: Vec<Image>,
 }
 
 /// What of the archive a lock depends on. Mirrors are not among it: they hold the same bytes, or none.
@@ -109,12 +122,12 @@ impl Lock {
 
     /// An error that names every difference, where this lock does not answer these profiles (some or all). Offline.
     pub fn check(&self, profiles: &[Profile]) -> Result<()> {
-        wish::compare(self, &wish::of_profiles(profiles)?, wish::archive_of(profiles)?, wish::Extent::Some)
+        wish::compare(self, profiles, wish::Extent::Some)
     }
 
     /// The same for all profiles at once: what the lock holds besides is a difference, too.
     pub fn check_all(&self, profiles: &[Profile]) -> Result<()> {
-        wish::compare(self, &wish::of_profiles(profiles)?, wish::archive_of(profiles)?, wish::Extent::All)
+        wish::compare(self, profiles, wish::Extent::All)
     }
 
     /// The time for which the snapshot service is asked.
@@ -126,27 +139,33 @@ impl Lock {
 /// What is asked of a new lock, beyond the profiles.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Packages that may move; all others keep their locked version. Empty: everything may move.
+    /// Packages and images that may move; all others keep their locked version. Empty: everything may move.
     pub upgrade: Vec<String>,
     /// Accept indices older than the lock.
     pub allow_older: bool,
+    /// Take programs and images from this origin instead of their publishers.
+    pub origin: Option<String>,
 }
 
 /// Resolves all that the profiles ask for into a new lock. `old` is what it replaces.
 pub fn resolve(ctx: &Context, profiles: &[Profile], old: Option<&Lock>, options: &Options) -> Result<Lock> {
     let wishes = wish::of_profiles(profiles)?;
-    resolve_wishes(ctx, &wishes, wish::archive_of(profiles)?, old, options)
+    let store = Store::new(&ctx.store);
+    let _hold = store.hold(ctx)?;
+    let published = published::resolve(ctx, &store, profiles, old, options)?;
+    resolve_wishes(ctx, &wishes, wish::archive_of(profiles)?, published, old, options)
 }
 
 /// Resolves the packages of the tools tree into a new lock.
 pub fn resolve_tools(ctx: &Context, list: &ToolsList, old: Option<&Lock>, options: &Options) -> Result<Lock> {
-    resolve_wishes(ctx, &list.wishes(), &list.archive(), old, options)
+    resolve_wishes(ctx, &list.wishes(), &list.archive(), Published::default(), old, options)
 }
 
 fn resolve_wishes(
     ctx: &Context,
     wishes: &[Wish],
     archive: &Archive,
+    published: Published,
     old: Option<&Lock>,
     options: &Options,
 ) -> Result<Lock> {
@@ -167,7 +186,10 @@ fn resolve_wishes(
         made: indices.made.to_string(),
         request: wish::request(wishes),
         archive: Asked::of(archive),
+        origin: published.origin,
         packages,
+        programs: published.programs,
+        images: published.images,
     };
     if let Some(old) = old {
         // An archive that moved on without touching our packages changes nothing.

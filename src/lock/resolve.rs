@@ -60,11 +60,11 @@ pub fn pins(ctx: &Context, old: Option<&Lock>, upgrade: &[String], index: &Index
     let Some(old) = old.filter(|_| !upgrade.is_empty()) else { return Ok(pins) };
     let unknown: Vec<String> = upgrade
         .iter()
-        .filter(|name| !old.packages.iter().any(|p| p.name == **name))
+        .filter(|name| !old.packages.iter().any(|p| p.name == **name) && old.image(name).is_none())
         .map(|name| format!("`{name}`"))
         .collect();
     if !unknown.is_empty() {
-        let message = format!("the lock has no package {}, so it cannot be upgraded", unknown.join(", "));
+        let message = format!("the lock has no package and no image {}, so it cannot be upgraded", unknown.join(", "));
         return Err(Failure::new(Kind::Input, message).into());
     }
     for package in old.packages.iter().filter(|p| !upgrade.contains(&p.name)) {

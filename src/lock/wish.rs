@@ -166,11 +166,11 @@ pub enum Extent {
 }
 
 /// An error that names every difference between what a lock answers and what is asked for.
-pub fn compare(lock: &Lock, wishes: &[Wish], archive: &Archive, extent: Extent) -> Result<()> {
-    let (locked, asked) = (&lock.request, request(wishes));
+pub fn compare(lock: &Lock, profiles: &[Profile], extent: Extent) -> Result<()> {
+    let (locked, asked) = (&lock.request, request(&of_profiles(profiles)?));
     let none = Vec::new();
     let mut lines = Vec::new();
-    let now = Asked::of(archive);
+    let now = Asked::of(archive_of(profiles)?);
     for (what, old, new) in [
         ("suites", lock.archive.suites.join(" "), now.suites.join(" ")),
         ("components", lock.archive.components.join(" "), now.components.join(" ")),
@@ -189,6 +189,7 @@ pub fn compare(lock: &Lock, wishes: &[Wish], archive: &Archive, extent: Extent) 
         let new = now.iter().filter(|p| !before.contains(p)).map(|p| format!("+ {p}"));
         lines.extend(gone.chain(new).map(|line| format!("`{layer}`: {line}")));
     }
+    lines.extend(lock.published_differences(profiles, extent == Extent::All));
     if lines.is_empty() {
         return Ok(());
     }

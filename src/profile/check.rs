@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::file::ProfileFile;
 use super::merge;
-use super::set::{BASE, Named, Set, Written};
+use super::set::{BASE, Named, Set, VERSIONS, Written};
 use super::sizes;
 use super::value::{Name, Package, Unit};
 use crate::diagnostic::{Diagnostic, literal, suggest};
@@ -30,6 +30,7 @@ pub(super) fn check(set: &Set, named: &Named) -> Vec<Diagnostic> {
         if let Some(chain) = set.chain(&written.name) {
             repeats(&chain, &mut problems);
             sizes::check(&chain, &mut problems);
+            kubernetes(set, &chain, &mut problems);
         }
     }
     circles(set, &mut problems);
@@ -113,22 +114,55 @@ fn units(written: &Written, named: &Named, problems: &mut Vec<Diagnostic>) {
     }
 }
 
+/// The version set of the last profile of a chain, and what it takes of it.
+fn kubernetes(set: &Set, chain: &[&Written], problems: &mut Vec<Diagnostic>) {
+    let Some(last) = chain.last() else { return };
+    if let Some(name) = last.file.kubernetes.as_ref().filter(|name| !set.version_names.contains(&name.text)) {
+        let help = suggest(&name.text, set.version_names.iter().map(String::as_str))
+            .unwrap_or_else(|| format!("write the file `profiles/{VERSIONS}/{}.toml`", name.text));
+        let message = format!("no version set {}", literal(&name.text));
+        problems.push(Diagnostic::new(message, &last.source, name.span.clone()).help(help));
+    }
+    let chosen = chain.iter().rev().find_map(|w| w.file.kubernetes.as_ref());
+    let Some(chosen) = chosen else {
+        if let Some(first) = last.file.programs.first().or(last.file.images.first()) {
+            let message = format!("{} is of a version set, and none is chosen", literal(&first.text));
+            let help = "say which: `kubernetes = \"…\"`".to_owned();
+            problems.push(Diagnostic::new(message, &last.source, first.span.clone()).help(help));
+        }
+        return;
+    };
+    let Some(versions) = set.versions.get(&chosen.text) else { return };
+    let programs: BTreeSet<&str> = versions.programs().collect();
+    let images: BTreeSet<&str> = versions.images().collect();
+    for (kind, names, known) in [("program", &last.file.programs, &programs), ("image", &last.file.images, &images)] {
+        for name in names.iter().filter(|n| !known.contains(n.text.as_str())) {
+            let message = format!("{} has no {kind} {}", literal(&chosen.text), literal(&name.text));
+            let help = suggest(&name.text, known.iter().copied())
+                .or_else(|| Some(format!("add it to `profiles/{VERSIONS}/{}.toml`", chosen.text)));
+            problems.push(Diagnostic::new(message, &last.source, name.span.clone()).help(help));
+        }
+    }
+}
+
 /// What a list of a profile is called, and its entries.
 type List<'a> = (&'static str, Vec<(&'a str, Range<usize>)>);
 
-fn lists(file: &ProfileFile) -> [List<'_>; 7] {
+fn lists(file: &ProfileFile) -> [List<'_>; 9] {
     fn packages(list: &[At<Package>]) -> Vec<(&str, Range<usize>)> {
         list.iter().map(|p| (p.value.name.as_str(), p.span.clone())).collect()
     }
-    fn overlays(list: &[At<Name>]) -> Vec<(&str, Range<usize>)> {
+    fn names(list: &[At<Name>]) -> Vec<(&str, Range<usize>)> {
         list.iter().map(|o| (o.text.as_str(), o.span.clone())).collect()
     }
     [
         ("package", packages(&file.packages)),
         ("initrd package", packages(&file.initrd.packages)),
         ("boot package", packages(&file.boot.packages)),
-        ("overlay", overlays(&file.overlays)),
-        ("initrd overlay", overlays(&file.initrd.overlays)),
+        ("overlay", names(&file.overlays)),
+        ("initrd overlay", names(&file.initrd.overlays)),
+        ("program", names(&file.programs)),
+        ("image", names(&file.images)),
         ("unit", file.units.iter().map(|u| (u.text.as_str(), u.span.clone())).collect()),
         ("destination", file.files.iter().map(|f| (f.destination.text.as_str(), f.destination.span.clone())).collect()),
     ]
@@ -229,7 +263,7 @@ fn gaps(set: &Set, problems: &mut Vec<Diagnostic>) {
     let mut roles_without: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for role in set.names.iter().filter(|name| *name != BASE) {
         let Some(chain) = set.chain(role).filter(|chain| chain.iter().all(|w| w.cut.is_empty())) else { continue };
-        for key in merge::merge(&chain).err().unwrap_or_default() {
+        for key in merge::merge(&chain, &set.versions).err().unwrap_or_default() {
             roles_without.entry((&chain[0].name, key)).or_default().push(role);
         }
     }

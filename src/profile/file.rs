@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::value::{Argument, Destination, Fingerprint, Line, Mirror, Mode, Name, Package, Size, Unit, Url};
+use super::value::{Argument, Destination, Fingerprint, Line, Mirror, Mode, Name, Package, Size, Unit, Url, Version};
 use crate::digest::Sha256;
 use crate::document::{At, Value as _};
 
@@ -36,6 +36,16 @@ pub(super) struct ProfileFile {
     /// Files of other publishers, each pinned by its digest.
     #[serde(default, rename = "file")]
     pub(super) files: Vec<FileTable>,
+    /// The version of Kubernetes: the name of a file of `profiles/kubernetes/` without `.toml`.
+    pub(super) kubernetes: Option<At<Version>>,
+    /// Programs of that version set.
+    #[serde(default)]
+    #[schemars(extend("examples" = [["kubelet", "kubeadm"]]))]
+    pub(super) programs: Vec<At<Name>>,
+    /// Container images of that version set: they run straight from the root image.
+    #[serde(default)]
+    #[schemars(extend("examples" = [["pause", "kube-proxy"]]))]
+    pub(super) images: Vec<At<Name>>,
     /// The kernel.
     #[serde(default)]
     pub(super) kernel: KernelTable,

@@ -1,15 +1,18 @@
 //! A chain of profiles as one [`Profile`]: lists add up, the parent's first; of single values the child's wins.
 
+use std::collections::BTreeMap;
+
 use toml::Spanned;
 
 use super::file::{FileTable, ProfileFile};
 use super::set::Written;
 use super::value::Size;
+use super::versions::Versions;
 use super::{Archive, Image, Initrd, Kernel, Layer, PinnedFile, Profile};
 use crate::document::At;
 
 /// Merges a chain, the root first; an error names the settings that it does not give.
-pub(super) fn merge(chain: &[&Written]) -> Result<Profile, Vec<&'static str>> {
+pub(super) fn merge(chain: &[&Written], versions: &BTreeMap<String, Versions>) -> Result<Profile, Vec<&'static str>> {
     let size = |key: &str| {
         let given = |written: &&Written| {
             let mut sizes = written.file.sizes().into_iter();
@@ -32,6 +35,8 @@ pub(super) fn merge(chain: &[&Written]) -> Result<Profile, Vec<&'static str>> {
         ];
         return Err(missing.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect());
     };
+    let set = chain.iter().rev().find_map(|w| w.file.kubernetes.as_ref()).and_then(|name| versions.get(&name.text));
+    let of_set = |names: Vec<String>| names.into_iter().zip(std::iter::repeat(set));
     let layer = |w: &&Written| Layer { name: w.name.clone(), packages: texts(&w.file.packages) };
     Ok(Profile {
         name: last.name.clone(),
@@ -40,6 +45,9 @@ pub(super) fn merge(chain: &[&Written]) -> Result<Profile, Vec<&'static str>> {
         overlays: every(chain, |f| texts(&f.overlays)),
         units: every(chain, |f| texts(&f.units)),
         files: every(chain, pinned),
+        kubernetes: set.and_then(Versions::facts),
+        programs: of_set(every(chain, |f| texts(&f.programs))).filter_map(|(n, set)| set?.program(&n)).collect(),
+        images: of_set(every(chain, |f| texts(&f.images))).filter_map(|(n, set)| set?.image(&n)).collect(),
         kernel: Kernel { flavour: flavour.text.clone(), arguments: every(chain, |f| texts(&f.kernel.arguments)) },
         initrd: Initrd {
             packages: every(chain, |f| texts(&f.initrd.packages)),

@@ -1,6 +1,6 @@
 //! Profiles: what a role's image contains.
 //!
-//! In: `profiles/base.toml` and `profiles/<role>.toml`. Out: [`Profile`], complete and checked; nothing changes it afterwards.
+//! In: `profiles/base.toml`, `profiles/<role>.toml`, `profiles/kubernetes/<version>.toml`. Out: [`Profile`], complete and checked; nothing changes it afterwards.
 //!
 //! Each file is parsed alone, so every span belongs to the file that wrote it; then the chain of `extends` is merged:
 //! lists add up (parent first), single values of the child win. All files are read and checked whichever role is
@@ -13,10 +13,13 @@ mod set;
 mod sizes;
 mod trace;
 mod value;
+mod versions;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::diagnostic::{literal, suggest};
@@ -63,9 +66,15 @@ pub fn schema() -> schemars::Schema {
     document::schema::<file::ProfileFile>()
 }
 
+/// The JSON Schema of version sets.
+pub fn versions_schema() -> schemars::Schema {
+    document::schema::<versions::VersionsFile>()
+}
+
 fn merged(set: &Set, role: &str) -> Result<Profile> {
     let chain = set.chain(role).unwrap_or_default();
-    merge::merge(&chain).map_err(|gaps| anyhow::anyhow!("`{role}` was checked and has no `{}`", gaps.join("`, `")))
+    merge::merge(&chain, &set.versions)
+        .map_err(|gaps| anyhow::anyhow!("`{role}` was checked and has no `{}`", gaps.join("`, `")))
 }
 
 fn known(ctx: &Context, role: &str) -> Result<()> {
@@ -101,6 +110,12 @@ pub struct Profile {
     pub units: Vec<String>,
     /// Files pinned by digest.
     pub files: Vec<PinnedFile>,
+    /// The version set that `programs` and `images` are of.
+    pub kubernetes: Option<Kubernetes>,
+    /// Programs of the version set.
+    pub programs: Vec<Program>,
+    /// Container images of the version set, which the role's root image holds.
+    pub images: Vec<BakedImage>,
     /// The kernel.
     pub kernel: Kernel,
     /// Packages and overlays that only the initrd is made with.
@@ -133,6 +148,49 @@ pub struct PinnedFile {
     pub destination: PathBuf,
     /// Its permission bits.
     pub mode: u32,
+}
+
+/// A version set, as the machine needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Kubernetes {
+    /// As kubeadm writes it: `v1.30.3`.
+    pub version: String,
+    /// The registry that kubeadm's own images come from.
+    pub image_repository: String,
+    /// All images of the set: name and reference.
+    pub images: BTreeMap<String, String>,
+}
+
+/// A program of a version set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// What profiles call it.
+    pub name: String,
+    /// Where its publisher has it.
+    pub url: String,
+    /// The digest that its publisher gives.
+    pub sha256: Sha256,
+    /// What of it goes where.
+    pub places: Vec<Place>,
+}
+
+/// One file of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its path in the archive; none where the program is the file itself.
+    pub member: Option<String>,
+    /// Its absolute path in the image.
+    pub destination: PathBuf,
+}
+
+/// A container image that is laid down in the root image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BakedImage {
+    /// What profiles call it.
+    pub name: String,
+    /// Registry, repository and tag.
+    pub reference: String,
 }
 
 /// The kernel of the image.

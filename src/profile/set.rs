@@ -13,6 +13,7 @@ use anyhow::Result;
 use super::check;
 use super::file::ProfileFile;
 use super::value::{FORMATS, Name};
+use super::versions::Versions;
 use crate::context::Context;
 use crate::diagnostic::{self, Diagnostic, Source, literal};
 use crate::document::{self, Document, Value as _};
@@ -21,6 +22,9 @@ use crate::fs;
 
 /// The profile that roles extend and that is no role itself.
 pub(super) const BASE: &str = "base";
+
+/// The folder of version sets.
+pub(super) const VERSIONS: &str = "kubernetes";
 
 /// Names of layers that are not profiles: the lock and the tools tree have their own of these names.
 const RESERVED: [&str; 3] = ["boot", "initrd", "tools"];
@@ -42,6 +46,10 @@ pub(super) struct Set {
     pub(super) profiles: BTreeMap<String, Written>,
     /// Those that are there, readable or not.
     pub(super) names: BTreeSet<String>,
+    /// The version sets that could be read, by the file's name.
+    pub(super) versions: BTreeMap<String, Versions>,
+    /// The version sets that are there, readable or not.
+    pub(super) version_names: BTreeSet<String>,
 }
 
 /// What profiles may name besides each other.
@@ -62,6 +70,10 @@ impl Set {
             let text = fs::read(&path)?;
             set.add(&stem(&path), ctx.display(&path).to_string(), text, &mut problems);
         }
+        for path in toml_files(&ctx.profiles().join(VERSIONS))? {
+            let text = fs::read(&path)?;
+            set.add_versions(&stem(&path), ctx.display(&path).to_string(), text, &mut problems);
+        }
         let named = Named {
             overlays: names_in(&ctx.project.join("overlays"), Path::is_dir)?,
             units: names_in(&ctx.project.join("firstboot"), Path::is_file)?,
@@ -73,8 +85,7 @@ impl Set {
     /// Reads one.
     pub(super) fn add(&mut self, name: &str, path: String, bytes: Vec<u8>, problems: &mut Vec<Diagnostic>) {
         self.names.insert(name.to_owned());
-        let utf8 = std::str::from_utf8(&bytes).map(drop);
-        let source = Arc::new(Source { path, text: String::from_utf8_lossy(&bytes).into_owned() });
+        let (source, is_text) = source(path, &bytes, problems);
         if let Err(wrong) = Name::parse(name) {
             problems.push(Diagnostic::of_file(format!("the file's name: {}", wrong.message), &source));
         }
@@ -83,13 +94,25 @@ impl Set {
             problems
                 .push(Diagnostic::of_file(format!("{} cannot be a role's name", literal(name)), &source).help(help));
         }
-        if let Err(wrong) = utf8 {
-            let at = wrong.valid_up_to();
-            problems.push(Diagnostic::new("not UTF-8: this byte is no text", &source, at..at + 1));
+        if !is_text {
             return;
         }
         if let Some(Document { value: file, cut }) = document::read(&source, FORMATS, problems) {
             self.profiles.insert(name.to_owned(), Written { name: name.to_owned(), source, file, cut });
+        }
+    }
+
+    /// Reads a version set.
+    fn add_versions(&mut self, name: &str, path: String, bytes: Vec<u8>, problems: &mut Vec<Diagnostic>) {
+        self.version_names.insert(name.to_owned());
+        let (source, is_text) = source(path, &bytes, problems);
+        if !is_text {
+            return;
+        }
+        if let Some(Document { value: file, .. }) = document::read(&source, FORMATS, problems) {
+            let versions = Versions { source, file };
+            versions.check(name, problems);
+            self.versions.insert(name.to_owned(), versions);
         }
     }
 
@@ -114,18 +137,28 @@ pub(super) fn roles(ctx: &Context) -> Result<Vec<String>> {
 
 fn files(ctx: &Context) -> Result<Vec<PathBuf>> {
     let folder = ctx.profiles();
-    let files: Vec<PathBuf> = names_in(&folder, Path::is_file)?
-        .iter()
-        .map(|name| folder.join(name))
-        .filter(|path| path.extension() == Some(OsStr::new("toml")) && !stem(path).starts_with('.'))
-        // The tools tree's list of packages, which is no profile.
-        .filter(|path| stem(path) != "tools")
-        .collect();
+    // The tools tree's list of packages is no profile.
+    let files: Vec<PathBuf> = toml_files(&folder)?.into_iter().filter(|path| stem(path) != "tools").collect();
     if files.is_empty() {
         let message = format!("no profile in `{}`", folder.display());
         return Err(Failure::new(Kind::Input, message).hint("name the project's folder with `-C`").into());
     }
     Ok(files)
+}
+
+/// The TOML files of a folder, sorted.
+fn toml_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = names_in(folder, Path::is_file)?.into_iter().map(|name| folder.join(name));
+    Ok(files.filter(|path| path.extension() == Some(OsStr::new("toml")) && !stem(path).starts_with('.')).collect())
+}
+
+/// A file's text, and whether it is one; where it is not, that is told.
+fn source(path: String, bytes: &[u8], problems: &mut Vec<Diagnostic>) -> (Arc<Source>, bool) {
+    let source = Arc::new(Source { path, text: String::from_utf8_lossy(bytes).into_owned() });
+    let Err(wrong) = std::str::from_utf8(bytes) else { return (source, true) };
+    let at = wrong.valid_up_to();
+    problems.push(Diagnostic::new("not UTF-8: this byte is no text", &source, at..at + 1));
+    (source, false)
 }
 
 fn stem(path: &Path) -> String {

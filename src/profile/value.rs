@@ -24,6 +24,8 @@ pub(super) const FORMATS: &[Format] = &[
     Format::of::<Argument>(),
     Format::of::<Size>(),
     Format::of::<Fingerprint>(),
+    Format::of::<Version>(),
+    Format::of::<Reference>(),
 ];
 
 /// A Debian package (Debian Policy 5.6.1 and 5.6.12), optionally at one version.
@@ -218,6 +220,47 @@ impl Value for Fingerprint {
     }
 }
 
+/// The version of Kubernetes.
+#[derive(Clone, Debug)]
+pub(super) struct Version;
+
+impl Value for Version {
+    const FORMAT: &'static str = "kubernetes-version";
+    const PATTERN: &'static str = r"^[0-9]+\.[0-9]+\.[0-9]+$";
+    const EXAMPLES: &'static [&'static str] = &["1.30.3"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let numbers = text.split('.').filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())).count();
+        if numbers != 3 || text.matches('.').count() != 2 {
+            let message = "is not a version of Kubernetes: write three numbers, e.g. `1.30.3`";
+            return Err(Wrong::new(format!("{} {message}", literal(text))));
+        }
+        Ok(Self)
+    }
+}
+
+/// The whole name of a container image: registry, repository, tag (the distribution specification's grammar).
+#[derive(Clone, Debug)]
+pub(super) struct Reference;
+
+impl Value for Reference {
+    const FORMAT: &'static str = "image-reference";
+    const PATTERN: &'static str = r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+:[A-Za-z0-9_][A-Za-z0-9._-]*$";
+    const EXAMPLES: &'static [&'static str] = &["registry.k8s.io/pause:3.9"];
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        // A short name means another registry to each tool; a digest is the lock's to say.
+        let whole = oci_client::Reference::try_from(text)
+            .is_ok_and(|r| r.whole() == text && r.tag().is_some() && r.digest().is_none());
+        if !whole {
+            let message = "is not an image's whole name: write registry, repository and tag, e.g. \
+                           `registry.k8s.io/pause:3.9`";
+            return Err(Wrong::new(format!("{} {message}", literal(text))));
+        }
+        Ok(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +299,11 @@ mod tests {
             &["1T", "1024K"],
             &["10GB", "G", "-1G", "1.5G", "0M", "99999999T", "99999999999999999999G", "4 G", "4g", "+4G"],
         );
+        tried::<Version>(&["1.31.0"], &["v1.30.3", "1.30", "1.30.x", "1..3"]);
+        tried::<Reference>(
+            &["docker.io/flannel/flannel:v0.26.7", "localhost:5000/a/b:1"],
+            &["pause:3.9", "registry.k8s.io/pause", "registry.k8s.io/pause@sha256:00", "registry.k8s.io/Pause:1"],
+        );
         tried::<Fingerprint>(&[], &["F6EC B376", &"F".repeat(39), &"G".repeat(40)]);
     }
 
@@ -266,12 +314,15 @@ mod tests {
             for part in schema["properties"].as_object().into_iter().flatten().map(|(_, part)| part) {
                 formats(part, found);
             }
-            if schema["items"].is_object() {
-                formats(&schema["items"], found);
+            for part in [&schema["items"], &schema["additionalProperties"]] {
+                if part.is_object() {
+                    formats(part, found);
+                }
             }
         }
         let mut found = Vec::new();
         formats(crate::profile::schema().as_value(), &mut found);
+        formats(crate::profile::versions_schema().as_value(), &mut found);
         found.sort();
         found.dedup();
         assert_eq!(found.len(), FORMATS.len());

@@ -15,6 +15,7 @@
 
 pub mod initrd;
 pub mod overlay;
+pub mod programs;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

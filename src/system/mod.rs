@@ -1,6 +1,6 @@
 //! The root image: one squashfs, its dm-verity hash tree, and what the boot loader needs to start it.
 //!
-//! In: [`Tree`], [`Initrd`], overlays, units, pinned files, castiron-node. Out: [`System`]. Runs: `mksquashfs`, `veritysetup`.
+//! In: [`Tree`], [`Initrd`], [`Programs`], overlays, units, pinned files, castiron-node. Out: [`System`]. Runs: `mksquashfs`, `veritysetup`.
 //!
 //! The tree's tar streams through [`assemble`] into `mksquashfs`; no root tree ever lies on the operator's disk.
 //! Salt and uuid of the hash tree are derived from role and version: the same input gives the same bytes, while two
@@ -26,10 +26,11 @@ use crate::cache::Planned;
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::lock::Lock;
-use crate::profile::Profile;
+use crate::profile::{Kubernetes, Profile};
 use crate::rootfs::Tree;
 use crate::rootfs::initrd::{Boot, Initrd};
 use crate::rootfs::overlay::Overlay;
+use crate::rootfs::programs::Programs;
 use crate::store::Store;
 use crate::tools::{EPOCH, Tools};
 use crate::{fetch, fs};
@@ -86,6 +87,7 @@ pub struct Planning<'a> {
     options: &'a Options,
     tree: Tree<'a>,
     initrd: Initrd<'a>,
+    programs: Programs<'a>,
     overlay: Overlay,
     planned: Planned,
 }
@@ -101,11 +103,13 @@ impl<'a> Planning<'a> {
     ) -> Result<Self> {
         let tree = Tree::plan(tools, profile, lock);
         let initrd = Initrd::plan(ctx, tools, profile, lock)?;
+        let programs = Programs::plan(profile, lock)?;
         let overlay = overlay(ctx, profile, options)?;
         let mut planned = Planned::new("system", profile.name.clone());
         planned.input("tools", tools.digest);
         planned.input("tree", tree.key());
         planned.input("initrd", initrd.key());
+        planned.input("programs", programs.key());
         planned.input("version", &options.version);
         planned.input("debug shell", options.debug_shell);
         for (origin, digest) in digests(&overlay)? {
@@ -114,7 +118,7 @@ impl<'a> Planning<'a> {
         for file in &profile.files {
             planned.input(format!("file {}", file.destination.display()), format!("{} {:o}", file.sha256, file.mode));
         }
-        Ok(Self { tools, profile, options, tree, initrd, overlay, planned })
+        Ok(Self { tools, profile, options, tree, initrd, programs, overlay, planned })
     }
 
     /// The digest of all that goes into it.
@@ -131,7 +135,7 @@ impl<'a> Planning<'a> {
     pub fn inputs(&self) -> BTreeMap<String, String> {
         self.planned
             .inputs()
-            .filter(|(name, _)| !["castiron", "tree", "initrd", "tools"].contains(name))
+            .filter(|(name, _)| !["castiron", "tree", "initrd", "programs", "tools"].contains(name))
             .map(|(n, v)| (n.to_owned(), v.to_owned()))
             .collect()
     }
@@ -170,14 +174,15 @@ impl<'a> Planning<'a> {
     }
 
     /// The overlay, and the pinned files, which are in the store now.
-    fn overlay_with_files(&self, ctx: &Context) -> Overlay {
+    fn overlay_with_files(&self, ctx: &Context) -> Result<Overlay> {
         let mut overlay = self.overlay.clone();
         let store = Store::new(&ctx.store);
         for file in &self.profile.files {
             let destination = file.destination.strip_prefix("/").unwrap_or(&file.destination);
             overlay.add_file(destination, &store.path(&file.sha256), file.mode, &format!("file {}", file.url));
         }
-        overlay
+        self.programs.lay(ctx, &mut overlay)?;
+        Ok(overlay)
     }
 
     /// `boot` is asked for the boot files when everything else is in the image.
@@ -190,7 +195,7 @@ impl<'a> Planning<'a> {
         step: &crate::ui::Step,
     ) -> Result<()> {
         let edits = assemble::Edits { role: &self.profile.name, version: &self.options.version };
-        let overlay = self.overlay_with_files(ctx);
+        let overlay = self.overlay_with_files(ctx)?;
         let cmd = self.tools.cmd("compressing the root image").bind_rw(folder, "out");
         let time = EPOCH.to_string();
         let mut made = None;
@@ -287,7 +292,23 @@ fn overlay(ctx: &Context, profile: &Profile, options: &Options) -> Result<Overla
     let facts =
         ImageFacts { role: profile.name.clone(), version: options.version.clone(), debug_shell: options.debug_shell };
     overlay.add_bytes("usr/lib/castiron/image.json", json_line(&facts)?, "castiron");
+    if let Some(kubernetes) = &profile.kubernetes {
+        overlay.add_bytes("usr/lib/castiron/kubernetes.json", json_line(&kubernetes_facts(kubernetes))?, "castiron");
+    }
     Ok(overlay)
+}
+
+/// What castiron-node needs to know of the version set: see `node/control_plane`.
+fn kubernetes_facts(kubernetes: &Kubernetes) -> serde_json::Value {
+    let image = |name: &str| kubernetes.images.get(name).map(String::as_str);
+    let tag = |name: &str| image(name).and_then(|image| image.rsplit_once(':')).map(|(_, tag)| tag);
+    serde_json::json!({
+        "version": kubernetes.version,
+        "image-repository": kubernetes.image_repository,
+        "pause": image("pause"),
+        "etcd": tag("etcd"),
+        "coredns": tag("coredns"),
+    })
 }
 
 /// What the image knows of its kernel and initrd, which lie on the ESP: see `castiron-node verify-boot`.
