@@ -16,7 +16,7 @@ use crate::cmd::Cmd;
 use crate::context::Context;
 use crate::digest::Sha256;
 use crate::download::{self, Item};
-use crate::lock::Lock;
+use crate::lock::{Lock, Package};
 use crate::store::{self, Store};
 use crate::{deb, fs};
 
@@ -76,29 +76,8 @@ impl Tools {
     }
 
     fn make(&self, ctx: &Context) -> Result<()> {
-        let wanted = ctx.profiles().join("tools.toml");
-        let wanted: Wanted = toml::from_str(&fs::read_to_string(&wanted)?)
-            .with_context(|| format!("reading `{}`", ctx.display(&wanted)))?;
+        let items = bring(ctx, &self.lock)?;
         let store = Store::new(&ctx.store);
-        let items: Vec<Item> = self
-            .lock
-            .packages
-            .iter()
-            .map(|p| Item {
-                name: p.name.clone(),
-                sha256: p.sha256,
-                size: p.size,
-                sources: ctx
-                    .mirrors
-                    .iter()
-                    .chain(&wanted.mirrors)
-                    .map(|m| format!("{}/{}", m.trim_end_matches('/'), p.path))
-                    .collect(),
-                token: None,
-            })
-            .collect();
-        download::bring(ctx, &store, &items)?;
-
         let parent = self.root.parent().context("the tools tree lies in a folder")?;
         fs::create_dir_all(parent)?;
         let key = self.digest.short();
@@ -135,6 +114,29 @@ impl Tools {
         step.done();
         Ok(())
     }
+}
+
+/// Brings the packages of the project's tools tree into the store, for those who copy them.
+pub fn bring_packages(ctx: &Context) -> Result<()> {
+    let text = fs::read_to_string(&ctx.profiles().join("tools.lock"))?;
+    bring(ctx, &toml::from_str(&text).context("reading `profiles/tools.lock`")?).map(drop)
+}
+
+fn bring(ctx: &Context, lock: &Lock) -> Result<Vec<Item>> {
+    let wanted = ctx.profiles().join("tools.toml");
+    let wanted: Wanted =
+        toml::from_str(&fs::read_to_string(&wanted)?).with_context(|| format!("reading `{}`", ctx.display(&wanted)))?;
+    let mirrors: Vec<&String> = ctx.mirrors.iter().chain(&wanted.mirrors).collect();
+    let item = |p: &Package| Item {
+        name: p.name.clone(),
+        sha256: p.sha256,
+        size: p.size,
+        sources: mirrors.iter().map(|m| format!("{}/{}", m.trim_end_matches('/'), p.path)).collect(),
+        token: None,
+    };
+    let items: Vec<Item> = lock.packages.iter().map(item).collect();
+    download::bring(ctx, &Store::new(&ctx.store), &items)?;
+    Ok(items)
 }
 
 /// The maker's own format is part of the name: a newer castiron may finish the tree differently.

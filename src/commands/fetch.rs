@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::fetch;
 use crate::lock::{self, BOOT, INITRD};
 use crate::profile::{self, Profile};
+use crate::tools;
 
 /// Arguments of `castiron fetch`.
 #[derive(Debug, Args)]
@@ -41,6 +42,12 @@ pub fn run(ctx: &Context, args: Fetch) -> Result<ExitCode> {
     }
     ctx.ui.note(format!("the store holds all that {} needs", names(&wanted)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings all that the lock and the tools tree name.
+pub fn everything(ctx: &Context) -> Result<()> {
+    run(ctx, Fetch { roles: Vec::new() })?;
+    tools::bring_packages(ctx)
 }
 
 fn names(profiles: &[Profile]) -> String {

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod fetch;
 pub mod lab;
 pub mod lock;
+pub mod mirror;
 pub mod schema;
 pub mod secrets;
 pub mod seed;

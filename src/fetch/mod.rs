@@ -44,7 +44,11 @@ pub fn fetch_published(ctx: &Context, profile: &Profile, lock: &Lock) -> Result<
     let images: Vec<&Image> = profile.images.iter().filter_map(|i| lock.image(&i.reference)).collect();
     let items =
         programs.map(|p| lock::program_item(ctx, lock, p)).chain(images.iter().flat_map(|i| image_items(ctx, i)));
-    let missing = download::attempt(ctx, &store, &items.collect::<Vec<_>>())?;
+    // What no mirror is asked for is no failure of theirs.
+    let (askable, absent): (Vec<Item>, Vec<Item>) =
+        items.partition(|item| !item.sources.is_empty() || store.contains(&item.sha256, item.size));
+    let mut missing = download::attempt(ctx, &store, &askable)?;
+    missing.extend(absent.into_iter().map(|item| Missing { item, tries: Vec::new() }));
     let (of_images, others): (Vec<Missing>, Vec<Missing>) =
         missing.into_iter().partition(|m| images.iter().any(|i| has(i, m)));
     if !others.is_empty() || (lock.origin.is_some() && !of_images.is_empty()) {

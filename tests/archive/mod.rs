@@ -286,7 +286,7 @@ struct Shared {
     no_ranges: bool,
 }
 
-/// An HTTP server on the loopback that serves a folder as `/ubuntu`.
+/// An HTTP server on the loopback that serves a folder as `/ubuntu`, and as `/` for what is no archive.
 pub struct Server {
     pub folder: tempfile::TempDir,
     pub address: String,
@@ -343,7 +343,8 @@ fn serve(mut stream: &TcpStream, root: &Path, shared: &Shared) -> Option<()> {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned())))
         .collect();
-    let path = request.split(' ').nth(1)?.strip_prefix("/ubuntu/")?.to_owned();
+    let asked = request.split(' ').nth(1)?;
+    let path = asked.strip_prefix("/ubuntu/").or(asked.strip_prefix('/'))?.to_owned();
     let range = headers.get("range").cloned();
     shared.requests.lock().unwrap().push((path.clone(), range.clone()));
     let Ok(body) = fs::read(root.join(&path)) else {
