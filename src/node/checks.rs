@@ -1,6 +1,6 @@
 //! What makes a machine healthy, one function a check: what was found, or what is wrong.
 //!
-//! Runs: `systemctl`, `journalctl`, `veritysetup`, `ip`. Everything else is read from /proc, /sys, /etc, /var and /efi.
+//! Runs: `systemctl`, `journalctl`, `veritysetup`, `ip`, `systemd-networkd-wait-online`. Everything else is read from /proc, /sys, /etc, /var and /efi.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -30,6 +30,9 @@ const SLACK: u64 = 4 << 20;
 const UNITS: usize = 10;
 const LAST_LINES: &str = "5";
 
+/// How long a network may take: a bond of two cards negotiates for some seconds. In seconds.
+const NETWORK_TIMEOUT: &str = "--timeout=30";
+
 /// The state of the whole system is `running`; `wait` lets its boot end first.
 pub(crate) fn system_running(wait: bool) -> Result<String> {
     let waiting: &[&str] = if wait { &["--wait"] } else { &[] };
@@ -46,6 +49,12 @@ pub(crate) fn seed(outcome: Outcome) -> Result<String> {
     ensure!(outcome.problems.is_empty(), "{}: {}", outcome.who(), outcome.problems.join("; "));
     let from = outcome.node.as_ref().map(|node| format!(", seed {} from {}", node.serial, node.source));
     Ok(format!("{}{}", outcome.who(), from.unwrap_or_default()))
+}
+
+/// Waits until the site's network stands, which no unit of the boot waits for: what this machine says of its addresses is then
+/// not a matter of who was faster. A cable that is not plugged in ends the waiting, and is no fault of the machine.
+pub(crate) fn let_network_settle() {
+    let _ = tool::run(&["/usr/lib/systemd/systemd-networkd-wait-online", "--quiet", NETWORK_TIMEOUT]);
 }
 
 #[derive(Deserialize)]

@@ -47,6 +47,9 @@ pub fn examine(machine: &Machine, wait: Wait) -> Health {
     let outcome = Outcome::read(machine);
     let mut facts = facts(machine);
     if let Ok(Outcome { node: Some(node), .. }) = &outcome {
+        if wait == Wait::ForBoot {
+            checks::let_network_settle();
+        }
         facts.extend(of_node(machine, node));
     }
     if let Ok(var) = &var {
