@@ -136,7 +136,7 @@ fn escape(c: char) -> impl Iterator<Item = char> {
 
 /// Help for a name that is not known: the nearest one, or all when they are few and none is near.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    const FEW: usize = 12;
+    const FEW: usize = 16;
     let known: Vec<&str> = known.into_iter().collect();
     if let Some(near) = nearest(name, &known) {
         return Some(format!("the nearest name is {}", literal(near)));

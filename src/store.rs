@@ -324,7 +324,6 @@ fn digest_of_name(path: &Path) -> Option<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
 
     fn put(store: &Store, bytes: &[u8]) -> Sha256 {
         let digest = Sha256::of(bytes);

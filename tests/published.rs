@@ -85,19 +85,13 @@ impl World {
                 1,
             );
         }
-        text += &format!(
-            "\n[[program]]\nurl = \"{}\"\nsize = {}\nsha256 = \"{}\"\n\n[[image]]\nreference = \"{}\"\ndigest = \"{}\"\nsize = {}\nblobs = [{}]\n",
-            self.url(),
-            self.tool.len(),
-            Sha256::of(&self.tool),
-            self.reference(),
-            Sha256::of(&self.manifest),
-            self.manifest.len(),
-            self.parts
-                .iter()
-                .map(|p| format!("{{ sha256 = \"{}\", size = {} }},", Sha256::of(p), p.len()))
-                .collect::<String>()
-        );
+        let blobs: Vec<String> =
+            self.parts.iter().map(|p| format!("{{ sha256 = \"{}\", size = {} }}", Sha256::of(p), p.len())).collect();
+        let (url, size, sha256) = (self.url(), self.tool.len(), Sha256::of(&self.tool));
+        let (reference, digest, length) = (self.reference(), Sha256::of(&self.manifest), self.manifest.len());
+        let program = format!("[[program]]\nurl = \"{url}\"\nsize = {size}\nsha256 = \"{sha256}\"\n");
+        let image = format!("[[image]]\nreference = \"{reference}\"\ndigest = \"{digest}\"\nsize = {length}\n");
+        let text = [text, program, image + &format!("blobs = [{}]\n", blobs.join(", "))].join("\n");
         write(&path, text);
     }
 

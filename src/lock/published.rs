@@ -116,15 +116,10 @@ fn programs(ctx: &Context, profiles: &[Profile], old: Option<&Lock>, origin: Opt
     let mut programs = Vec::new();
     let mut missing = Vec::new();
     for (url, published) in wanted {
-        let sha256 = match &sums {
-            None => published,
-            Some(sums) => match sums.get(mirror::without_scheme(url)) {
-                Some(sha256) => *sha256,
-                None => {
-                    missing.push(format!("  {url}"));
-                    continue;
-                }
-            },
+        let found = sums.as_ref().map_or(Some(&published), |sums| sums.get(mirror::without_scheme(url)));
+        let Some(sha256) = found.copied() else {
+            missing.push(format!("  {url}"));
+            continue;
         };
         let known = old.and_then(|lock| lock.programs.iter().find(|p| p.url == url && p.sha256 == sha256));
         let size = match known {
@@ -169,29 +164,19 @@ fn images(
             images.push(known.clone());
             continue;
         }
-        let manifest = match (&index, origin) {
-            (Some(index), Some(origin)) => {
-                let Some(digest) = index.get(reference) else {
-                    missing.push(format!("  {reference}"));
-                    continue;
-                };
-                let (_, bytes) = download::small(ctx, reference, &[origin.blob(digest)], MANIFEST_LIMIT)?;
-                anyhow::ensure!(
-                    Sha256::of(&bytes) == *digest,
-                    Failure::new(Kind::Integrity, format!("the origin's manifest of `{reference}` is not {digest}"))
-                );
-                bytes
-            }
-            _ => {
-                let registry = match &mut registry {
-                    Some(registry) => registry,
-                    none => none.insert(Registry::new()?),
-                };
-                let step = ctx.ui.step("lock", format!("asking for `{reference}`"));
-                let bytes = registry.manifest(ctx, reference)?;
-                step.done();
-                bytes
-            }
+        let manifest = if let (Some(index), Some(origin)) = (&index, origin) {
+            let Some(digest) = index.get(reference) else {
+                missing.push(format!("  {reference}"));
+                continue;
+            };
+            of_origin(ctx, origin, reference, digest)?
+        } else {
+            let step = ctx.ui.step("lock", format!("asking for `{reference}`"));
+            let asked = registry.take().map_or_else(Registry::new, Ok)?;
+            let bytes = asked.manifest(ctx, reference)?;
+            registry = Some(asked);
+            step.done();
+            bytes
         };
         let digest = store.put(ctx, &manifest)?;
         let blobs = registry::blobs(reference, &manifest)?;
@@ -199,6 +184,15 @@ fn images(
         images.push(Image { reference: reference.to_owned(), digest, size: manifest.len() as u64, blobs });
     }
     if missing.is_empty() { Ok(images) } else { Err(lacking(origin, &missing).into()) }
+}
+
+fn of_origin(ctx: &Context, origin: &Mirror, reference: &str, digest: &Sha256) -> Result<Vec<u8>> {
+    let (_, bytes) = download::small(ctx, reference, &[origin.blob(digest)], MANIFEST_LIMIT)?;
+    if Sha256::of(&bytes) != *digest {
+        let message = format!("the manifest of `{reference}` in `{}` does not have the digest {digest}", origin.base());
+        return Err(Failure::new(Kind::Integrity, message).into());
+    }
+    Ok(bytes)
 }
 
 /// Longer than any manifest (the distribution specification asks registries to take 4 MiB).

@@ -26,20 +26,20 @@ pub struct Programs<'a> {
     profile: &'a Profile,
     lock: &'a Lock,
     planned: Planned,
-    programs: Vec<(&'a Program, Sha256)>,
+    files: Vec<(&'a Program, Sha256)>,
 }
 
 impl<'a> Programs<'a> {
     /// Those of a role.
     pub fn plan(profile: &'a Profile, lock: &'a Lock) -> Result<Self> {
         let mut planned = Planned::new("programs", profile.name.clone());
-        let mut programs = Vec::new();
+        let mut files = Vec::new();
         for program in &profile.programs {
             let locked = lock.program(&program.url).with_context(|| format!("the lock has no `{}`", program.url))?;
             planned.input(format!("program {}", program.name), format!("{} {:?}", locked.sha256, program.places));
-            programs.push((program, locked.sha256));
+            files.push((program, locked.sha256));
         }
-        Ok(Self { profile, lock, planned, programs })
+        Ok(Self { profile, lock, planned, files })
     }
 
     /// The digest of all that goes into it.
@@ -49,20 +49,20 @@ impl<'a> Programs<'a> {
 
     /// Lays them over an image.
     pub fn lay(&self, ctx: &Context, overlay: &mut Overlay) -> Result<()> {
-        if self.programs.is_empty() {
+        if self.files.is_empty() {
             return Ok(());
         }
         let store = Store::new(&ctx.store);
         let prepare = || fetch::fetch_published(ctx, self.profile, self.lock);
         let text = format!("unpacking the programs of `{}`", self.profile.name);
         let folder = self.planned.ensure(ctx, &text, prepare, |(), folder, _| {
-            for (program, sha256) in &self.programs {
+            for (program, sha256) in &self.files {
                 unpack(&store.path(sha256), program, folder)
                     .with_context(|| format!("unpacking `{}` ({})", program.name, program.url))?;
             }
             Ok(())
         })?;
-        for (program, sha256) in &self.programs {
+        for (program, sha256) in &self.files {
             for (index, place) in program.places.iter().enumerate() {
                 let from = match place.member {
                     None => store.path(sha256),
