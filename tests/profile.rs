@@ -209,6 +209,8 @@ fn keys(schema: &Json, path: &str, keys: &mut Vec<(String, Json)>) {
 fn the_committed_schema_is_the_programs() {
     let schema = stdout(&Project::good().castiron(&["schema"]));
     assert_golden(&Path::new(ROOT).join("profiles/schema.json"), &schema);
+    let sets = stdout(&Project::good().castiron(&["schema", "--kubernetes"]));
+    assert_golden(&Path::new(ROOT).join("profiles/kubernetes/schema.json"), &sets);
     let schema: Json = serde_json::from_str(&schema).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     assert_eq!(schema["additionalProperties"], false);
