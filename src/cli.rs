@@ -68,6 +68,8 @@ enum Verb {
     Lock(commands::lock::Lock),
     /// Bring what the lock names into the store
     Fetch(commands::fetch::Fetch),
+    /// Make the tools tree, unless it is there, and print its folder
+    Tools(commands::tools::Tools),
     /// Look into the store, check it, clean it
     Store(commands::store::Store),
     /// Build a release of one or more roles
@@ -119,6 +121,7 @@ fn run(ctx: &Context, verb: Verb) -> Result<ExitCode> {
         Verb::Doctor(args) => commands::doctor::run(ctx, args),
         Verb::Lock(args) => commands::lock::run(ctx, args),
         Verb::Fetch(args) => commands::fetch::run(ctx, args),
+        Verb::Tools(args) => commands::tools::run(ctx, args),
         Verb::Store(args) => commands::store::run(ctx, args),
         Verb::Build(args) => commands::build::run(ctx, args),
         Verb::Diff(args) => commands::diff::run(ctx, args),

@@ -21,11 +21,11 @@ func writeFiles(plan *Plan, from sources, out string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		data, err := from.read(&file.Entry)
+		data, usual, err := from.read(&file.Entry)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file.URL, err)
 		}
-		mode, err := file.mode(0o644)
+		mode, err := file.mode(usual)
 		if err != nil {
 			return nil, err
 		}

@@ -42,18 +42,24 @@ type Layer struct {
 	Entries   []Entry
 }
 
-// Entry is one file, folder or link, or a whole folder of the tree. Of Program, Tree, Join, Text, Link, Hard at most one is set.
+// Entry is one member of an archive or layer, or a whole folder of them.
 type Entry struct {
-	Path    string
-	Mode    string
-	Program string            // component/program
-	Tree    string            // path in the tree: a file, or a folder with all that is below it
-	Join    string            // folder in the tree whose files are put one after another
-	Text    string            // contents
-	Link    string            // target of a symbolic link
-	Hard    string            // target of a hard link
-	Xattrs  map[string]string // name → value, in hexadecimal
-	Folder  bool
+	Path string
+	Mode string
+
+	// At most one of these says what it is; without any it is a file with the contents Text.
+	Built  string // COMPONENT/NAME: what a component's recipe built or copied, a file or a folder
+	Tree   string // a file or folder of the packages' tree
+	Text   string
+	Link   string // target of a symbolic link
+	Hard   string // target of a hard link
+	Folder bool
+
+	// Join puts the files of a folder that end as Path does one after another, with Between, in Before and After.
+	Join                   bool
+	Before, Between, After string
+
+	Xattrs map[string]string // name → value, in hexadecimal
 }
 
 // Image is one image of the layout.

@@ -30,42 +30,61 @@ type member struct {
 	native bool
 }
 
-// read returns the contents of an entry that is a file.
-func (s sources) read(e *Entry) ([]byte, error) {
+// place is where an entry's file or folder lies, or nothing.
+func (s sources) place(e *Entry) (string, error) {
 	switch {
-	case e.Program != "":
-		component, program, _ := strings.Cut(e.Program, "/")
+	case e.Built != "":
+		component, name, _ := strings.Cut(e.Built, "/")
 		folder, found := s.components[component]
 		if !found {
-			return nil, fmt.Errorf("`%s`: the component `%s` is not built", e.Program, component)
+			return "", fmt.Errorf("`%s`: the component `%s` is not built", e.Built, component)
 		}
-		return os.ReadFile(filepath.Join(folder, program))
+		return filepath.Join(folder, name), nil
 	case e.Tree != "":
-		return os.ReadFile(filepath.Join(s.tree, e.Tree))
-	case e.Join != "":
-		return s.join(e.Join)
+		return filepath.Join(s.tree, e.Tree), nil
 	}
-	return []byte(e.Text), nil
+	return "", nil
 }
 
-// join puts the files of a folder of the tree one after another, in the order of their names.
-func (s sources) join(folder string) ([]byte, error) {
-	entries, err := os.ReadDir(filepath.Join(s.tree, folder))
+// read returns the contents of an entry that is a file, and its usual mode.
+func (s sources) read(e *Entry) ([]byte, int64, error) {
+	place, err := s.place(e)
+	if err != nil || place == "" {
+		return []byte(e.Text), 0o644, err
+	}
+	if e.Join {
+		data, err := join(place, e)
+		return data, 0o644, err
+	}
+	info, err := os.Stat(place)
+	if err != nil {
+		return nil, 0, err
+	}
+	data, err := os.ReadFile(place)
+	return data, int64(info.Mode().Perm()), err
+}
+
+// join puts the files of a folder one after another, in the order of their names.
+func join(folder string, e *Entry) ([]byte, error) {
+	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return nil, err
 	}
-	var all bytes.Buffer
+	var parts [][]byte
 	for _, entry := range entries {
-		data, err := os.ReadFile(filepath.Join(s.tree, folder, entry.Name()))
+		if path.Ext(entry.Name()) != path.Ext(e.Path) {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(folder, entry.Name()))
 		if err != nil {
 			return nil, err
 		}
-		all.Write(data)
-		if !bytes.HasSuffix(data, []byte("\n")) {
-			all.WriteByte('\n')
-		}
+		parts = append(parts, append(bytes.TrimRight(data, "\n"), '\n'))
 	}
-	return all.Bytes(), nil
+	if len(parts) == 0 {
+		return nil, fmt.Errorf("`%s` holds no file that ends as `%s`", folder, e.Path)
+	}
+	return []byte(e.Before + string(bytes.Join(parts, []byte(e.Between))) + e.After), nil
 }
 
 // members are the entries as members of an archive, the folders above each before it.
@@ -82,31 +101,30 @@ func (s sources) members(entries []Entry) ([]member, error) {
 }
 
 func (s sources) expand(e *Entry) ([]member, error) {
-	m := member{header: tar.Header{Name: e.Path, Typeflag: tar.TypeReg}}
-	usual := int64(0o644)
-	var err error
+	place, err := s.place(e)
+	if err != nil {
+		return nil, err
+	}
+	if place != "" && !e.Join {
+		info, err := os.Stat(place)
+		if err != nil {
+			return nil, err
+		}
+		if info.IsDir() {
+			return below(place, e)
+		}
+	}
+	m := member{header: tar.Header{Name: e.Path, Typeflag: tar.TypeReg}, native: e.Tree != ""}
+	var usual int64
 	switch {
 	case e.Folder:
 		m.header.Name, m.header.Typeflag, usual = strings.TrimSuffix(e.Path, "/")+"/", tar.TypeDir, 0o755
 	case e.Link != "":
 		m.header.Linkname, m.header.Typeflag, usual = e.Link, tar.TypeSymlink, 0o777
 	case e.Hard != "":
-		m.header.Linkname, m.header.Typeflag = e.Hard, tar.TypeLink
-	case e.Tree != "":
-		info, err := os.Stat(filepath.Join(s.tree, e.Tree))
-		if err != nil {
-			return nil, err
-		}
-		if info.IsDir() {
-			return s.below(e.Tree, e.Path)
-		}
-		m.native, usual = true, int64(info.Mode().Perm())
-		fallthrough
+		m.header.Linkname, m.header.Typeflag, usual = e.Hard, tar.TypeLink, 0o644
 	default:
-		if e.Program != "" {
-			usual = 0o755
-		}
-		if m.data, err = s.read(e); err != nil {
+		if m.data, usual, err = s.read(e); err != nil {
 			return nil, err
 		}
 	}
@@ -126,10 +144,9 @@ func (s sources) expand(e *Entry) ([]member, error) {
 	return []member{m}, nil
 }
 
-// below is every file and link below a folder of the tree, placed below `place`.
-func (s sources) below(folder, place string) ([]member, error) {
+// below is every file and link below the folder `root`, placed below the entry's path.
+func below(root string, e *Entry) ([]member, error) {
 	var members []member
-	root := filepath.Join(s.tree, folder)
 	err := filepath.WalkDir(root, func(file string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -138,18 +155,19 @@ func (s sources) below(folder, place string) ([]member, error) {
 		if err != nil {
 			return err
 		}
-		name := path.Join(place, relative)
+		m := member{header: tar.Header{Name: path.Join(e.Path, relative)}, native: e.Tree != ""}
 		if entry.Type()&os.ModeSymlink != 0 {
-			target, err := os.Readlink(file)
-			members = append(members, member{header: tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777}})
-			return err
+			m.header.Typeflag, m.header.Mode = tar.TypeSymlink, 0o777
+			m.header.Linkname, err = os.Readlink(file)
+		} else {
+			var info os.FileInfo
+			if info, err = entry.Info(); err != nil {
+				return err
+			}
+			m.header.Typeflag, m.header.Mode = tar.TypeReg, int64(info.Mode().Perm())
+			m.data, err = os.ReadFile(file)
 		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(file)
-		members = append(members, member{header: tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: int64(info.Mode().Perm())}, data: data, native: true})
+		members = append(members, m)
 		return err
 	})
 	return members, err
