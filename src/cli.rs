@@ -70,6 +70,8 @@ enum Verb {
     Fetch(commands::fetch::Fetch),
     /// Copy all that the lock names into a folder, for places without a network
     Mirror(commands::mirror::Mirror),
+    /// Make the tools tree, unless it is there, and print its folder
+    Tools(commands::tools::Tools),
     /// Look into the store, check it, clean it
     Store(commands::store::Store),
     /// Build a release of one or more roles
@@ -122,6 +124,7 @@ fn run(ctx: &Context, verb: Verb) -> Result<ExitCode> {
         Verb::Lock(args) => commands::lock::run(ctx, args),
         Verb::Fetch(args) => commands::fetch::run(ctx, args),
         Verb::Mirror(args) => commands::mirror::run(ctx, args),
+        Verb::Tools(args) => commands::tools::run(ctx, args),
         Verb::Store(args) => commands::store::run(ctx, args),
         Verb::Build(args) => commands::build::run(ctx, args),
         Verb::Diff(args) => commands::diff::run(ctx, args),

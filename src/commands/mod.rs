@@ -17,4 +17,5 @@ pub mod site;
 mod site_args;
 pub mod stamp;
 pub mod store;
+pub mod tools;
 pub mod why;

@@ -1,0 +1,3 @@
+module castiron.test/mirror/echo
+
+go 1.22.0

@@ -1,0 +1,3 @@
+module castiron.test/mirror/pause
+
+go 1.22.0
